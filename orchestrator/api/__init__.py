@@ -1,0 +1,1 @@
+"""How programs ask: JSON under /api/v1, one router per noun."""

@@ -1,0 +1,1 @@
+"""How operators ask: one file per noun."""

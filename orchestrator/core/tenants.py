@@ -1,0 +1,82 @@
+"""The tenant record, and the states it may pass through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv4Network
+
+UID_FIRST = 20_000
+
+
+class TenantState(StrEnum):
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    REMOVING = "removing"
+    REMOVED = "removed"
+
+
+class RefreshPolicy(StrEnum):
+    """What happens to unproposed changes at a refresh."""
+
+    DISCARD = "discard"
+    SAVE = "save"
+    CARRY = "carry"
+
+
+class PoolMode(StrEnum):
+    TRANSACTION = "transaction"
+    SESSION = "session"
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One manager, team or agent. `id` is opaque and never reused; `number` is its slot for uid and subnet."""
+
+    id: str
+    name: str
+    number: int
+    profile: str
+    image: str
+    state: TenantState
+    scope: str | None  # the tenant column's value in promotion.yaml; None promotes nothing guarded
+    snapshot_profile: str
+    refresh_policy: RefreshPolicy
+    pool_mode: PoolMode
+    created_at: datetime
+
+    @property
+    def uid(self) -> int:
+        """The uid inside this tenant's containers; unique on the host, where RLIMIT_NPROC counts."""
+        return UID_FIRST + self.number
+
+
+@dataclass(frozen=True)
+class TenantAddresses:
+    """The tenant's /28 out of the installation's plan: static addresses, no host address."""
+
+    subnet: IPv4Network
+
+    @property
+    def proxy(self) -> str:
+        return str(self.subnet[2])
+
+    @property
+    def sandbox(self) -> str:
+        return str(self.subnet[3])
+
+    @property
+    def egress(self) -> str:
+        return str(self.subnet[4])
+
+
+def addresses(plan: IPv4Network, number: int) -> TenantAddresses:
+    """The /28 for slot `number`; slot 0 of the plan is the edge network's. Raises ValueError past the plan's end."""
+    first = int(plan.network_address) + 256 + 16 * number
+    subnet = IPv4Network((first, 28))
+    if not subnet.subnet_of(plan):
+        raise ValueError(f"slot {number} lies outside {plan}")
+    return TenantAddresses(subnet)

@@ -1,0 +1,1 @@
+"""What is touched: the outside world, each pure builder beside its executor."""

@@ -1,0 +1,1 @@
+"""What a tenant is made of: each part can be ensured, observed and removed, any number of times."""

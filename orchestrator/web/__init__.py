@@ -1,0 +1,1 @@
+"""How people ask: pages, one file per noun."""

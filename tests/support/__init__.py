@@ -1,0 +1,1 @@
+"""What tests share: real servers, started once, and template databases cloned per test."""
