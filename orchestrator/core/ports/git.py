@@ -1,0 +1,162 @@
+"""The bare repository outside every container: checked objects, branches, merges without a work tree.
+
+A tenant's objects arrive only as a bundle. Nothing here ever runs inside a tenant's directory, so no hook,
+filter, attribute or configuration of a tenant is ever read on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.errors import Conflict, InvalidInput, NotFound, OutsideFailure
+
+
+class GitFailed(OutsideFailure):
+    code = "outside_failure.git"
+
+
+class RemoteUnreachable(OutsideFailure):
+    code = "outside_failure.remote_unreachable"
+
+
+class PushRefused(Conflict):
+    """The remote said no: not a fast-forward, a protected branch, or a key without the right."""
+
+    code = "conflict.push_refused"
+
+
+class BranchMoved(Conflict):
+    """A branch is no longer where the caller saw it."""
+
+    code = "conflict.branch_moved"
+
+
+class BundleRefused(InvalidInput):
+    """A bundle is damaged, too large, rewrites history or holds objects git's own checks reject."""
+
+    code = "invalid.bundle"
+
+
+class UnknownRevision(NotFound):
+    code = "not_found.revision"
+
+
+@dataclass(frozen=True)
+class Commit:
+    id: str
+    parents: tuple[str, ...]
+    author: str
+    written_at: datetime
+    subject: str
+    body: str
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One path of a code diff. `lines_added` is None for a binary file."""
+
+    path: str
+    old_path: str | None
+    status: str  # added, modified, deleted, renamed, type_changed
+    mode: str  # 100644, 100755, 120000 (link), 160000 (submodule), 000000 when deleted
+    lines_added: int | None
+    lines_removed: int | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class CodeDiff:
+    """Between the merge base of two commits and the second of them."""
+
+    merge_base: str
+    head: str
+    files: tuple[FileChange, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class MergeCheck:
+    """What `git merge-tree` says: the merged tree, or the conflicting paths."""
+
+    ours: str
+    theirs: str
+    tree: str | None
+    conflicts: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        return self.tree is not None
+
+
+class Repository(Protocol):
+    """The installation's one bare repository, a mirror of the company's remote plus every tenant's branch."""
+
+    def ensure(self) -> None:
+        """Create it when it is missing."""
+        ...
+
+    def branch(self, name: str) -> str | None:
+        """The commit id a branch points at here, None when there is none."""
+        ...
+
+    def branches(self, prefix: str = "") -> dict[str, str]: ...
+
+    def fetch(self, *, branch: str) -> str | None:
+        """Bring `branch` of the remote here and return its commit id, None when the remote has no such branch.
+
+        Raises RemoteUnreachable.
+        """
+        ...
+
+    def accept_bundle(self, bundle: Path, *, branch: str, head: str, expected: str | None) -> str:
+        """Check a tenant's bundle (fsck, size, history) and move `branch` from `expected` to `head`.
+
+        Raises BundleRefused when the objects are bad or `head` does not descend from `expected`, and
+        BranchMoved when the branch is not at `expected` any more. Running it again with the same head is fine.
+        """
+        ...
+
+    def write_bundle(self, target: Path, *, branch: str) -> str:
+        """Write a bundle of `branch` to `target`; returns its head. How code enters a workspace."""
+        ...
+
+    def commit(self, revision: str) -> Commit: ...
+
+    def log(self, revision: str, *, since: str | None = None, limit: int = 100) -> list[Commit]: ...
+
+    def diff(self, base: str, head: str, *, files_max: int = 2000) -> CodeDiff: ...
+
+    def patch(self, base: str, head: str, *, path: str | None = None, bytes_max: int = 1_000_000) -> str:
+        """The unified diff from the merge base, cut at `bytes_max`."""
+        ...
+
+    def read(self, revision: str, path: str, *, bytes_max: int = 1_000_000) -> bytes: ...
+
+    def files(self, revision: str, *, under: str = "", limit: int = 5000) -> list[str]: ...
+
+    def is_ancestor(self, ancestor: str, descendant: str) -> bool: ...
+
+    def merge_check(self, ours: str, theirs: str) -> MergeCheck: ...
+
+    def merge(self, check: MergeCheck, *, message: str, author: str, email: str) -> str:
+        """Write the merge commit of a clean check and return its id; no branch moves."""
+        ...
+
+    def move_branch(self, name: str, *, expected: str | None, to: str | None) -> None:
+        """Compare-and-swap here; `to=None` deletes. Raises BranchMoved."""
+        ...
+
+    def push(self, commit: str, *, branch: str, expected: str | None, credential: str) -> None:
+        """Put `commit` on the remote's `branch` if it is still at `expected`; never by force.
+
+        `credential` names which key is used: `publish` (tenants' branches) or `merge` (the production branch).
+        Raises PushRefused or RemoteUnreachable.
+        """
+        ...
+
+    def remote_branch(self, branch: str) -> str | None:
+        """Where the remote's branch is now. Raises RemoteUnreachable."""
+        ...

@@ -1,0 +1,236 @@
+"""The bare repository: reads, bundles in and out, merges without a work tree."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from orchestrator.core.ports.git import (
+    BranchMoved,
+    BundleRefused,
+    CodeDiff,
+    Commit,
+    GitFailed,
+    MergeCheck,
+    UnknownRevision,
+)
+from orchestrator.drivers.git import parse
+from orchestrator.drivers.git.process import Git
+from orchestrator.drivers.git.remote import Remote
+
+OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color")
+ZERO = "0" * 40
+HEADER_LINES_MAX = 1000
+HEADER_LINE_BYTES_MAX = 4096
+
+
+class BareRepository:
+    """Implements core.ports.git.Repository on a directory of our own and at most one remote."""
+
+    def __init__(self, directory: Path, remote: Remote | None = None, *, bundle_bytes_max: int = 512 * 2**20) -> None:
+        self._directory = directory
+        self._git = Git(directory)
+        self._remote = remote
+        self._bundle_bytes_max = bundle_bytes_max
+
+    def ensure(self) -> None:
+        if (self._directory / "HEAD").exists():
+            return
+        self._directory.parent.mkdir(parents=True, exist_ok=True)
+        self._git.run("init", "--quiet", "--bare", "--template=", "--initial-branch=main", str(self._directory))
+
+    # Reading
+
+    def branch(self, name: str) -> str | None:
+        return self._resolve(f"refs/heads/{name}")
+
+    def branches(self, prefix: str = "") -> dict[str, str]:
+        pattern = "refs/heads/" + prefix
+        lines = self._git.run("for-each-ref", "--format=%(refname) %(objectname)", pattern).text.splitlines()
+        return {name.removeprefix("refs/heads/"): commit for name, commit in (line.split(" ") for line in lines)}
+
+    def commit(self, revision: str) -> Commit:
+        return self.log(revision, limit=1)[0]
+
+    def log(self, revision: str, *, since: str | None = None, limit: int = 100) -> list[Commit]:
+        span = [self._known(revision)] + ([f"^{self._known(since)}"] if since else [])
+        text = self._git.run("log", f"--max-count={limit}", f"--format={parse.COMMIT_FORMAT}", *span, "--").text
+        return parse.commits(text)
+
+    def diff(self, base: str, head: str, *, files_max: int = 2000) -> CodeDiff:
+        merge_base, head = self._merge_base(base, head), self._known(head)
+        shape = ("--raw", "-z", "--no-abbrev", "-M", *NO_PROGRAMS)
+        raw = self._git.run("diff-tree", "-r", *shape, merge_base, head).stdout
+        lines = self._git.run("diff-tree", "-r", "--numstat", "-z", "-M", *NO_PROGRAMS, merge_base, head).stdout
+        files = parse.file_changes(raw, lines, self._sizes({change[2] for change in parse.raw_changes(raw)}))
+        return CodeDiff(merge_base, head, tuple(files[:files_max]), truncated=len(files) > files_max)
+
+    def patch(self, base: str, head: str, *, path: str | None = None, bytes_max: int = 1_000_000) -> str:
+        merge_base, head = self._merge_base(base, head), self._known(head)
+        # `:(literal)` keeps a hostile file name from being read as a pathspec pattern.
+        where = [f":(literal){path}"] if path else []
+        output = self._git.run("diff-tree", "-r", "-p", "-M", *NO_PROGRAMS, merge_base, head, "--", *where)
+        return output.stdout[:bytes_max].decode("utf-8", "replace")
+
+    def read(self, revision: str, path: str, *, bytes_max: int = 1_000_000) -> bytes:
+        blob = self._resolve(f"{self._known(revision)}:{path}", kind="blob")
+        if blob is None:
+            raise UnknownRevision(f"There is no file {path!a} in {revision[:12]}.")
+        return self._git.run("cat-file", "blob", blob).stdout[:bytes_max]
+
+    def files(self, revision: str, *, under: str = "", limit: int = 5000) -> list[str]:
+        where = [f":(literal){under}"] if under else []
+        names = self._git.run("ls-tree", "-r", "-z", "--name-only", self._known(revision), "--", *where).stdout
+        return [name.decode("utf-8", "backslashreplace") for name in names.split(b"\0") if name][:limit]
+
+    def is_ancestor(self, ancestor: str, descendant: str) -> bool:
+        arguments = ("merge-base", "--is-ancestor", self._known(ancestor), self._known(descendant))
+        return self._git.run(*arguments, allowed=(0, 1)).exit_code == 0
+
+    # Bundles
+
+    def accept_bundle(self, bundle: Path, *, branch: str, head: str, expected: str | None) -> str:
+        if not OBJECT_ID.fullmatch(head):
+            raise BundleRefused("The head of the bundle is not a commit id.")
+        if bundle.stat().st_size > self._bundle_bytes_max:
+            raise BundleRefused(
+                f"The bundle is larger than {self._bundle_bytes_max // 2**20} MiB.",
+                effect="The branch stays where it was.",
+                next_step="Take large files out of the branch.",
+            )
+        if self.branch(branch) == head:
+            return head
+        try:
+            self._index(bundle)
+            self._git.run("rev-list", "--objects", "--quiet", head, "--not", "--all")
+        except GitFailed as failure:
+            raise BundleRefused(
+                "git's checks refused the tenant's objects.", effect=failure.effect, next_step=failure.message
+            ) from failure
+        if self._resolve(head) is None:
+            raise BundleRefused("The bundle does not hold the commit it was said to hold.")
+        if expected is not None and not self.is_ancestor(expected, head):
+            raise BundleRefused(
+                "The branch was rewritten: its new head does not contain what was published before.",
+                effect="Nothing was published.",
+                next_step="Merge the published commit back into the workspace.",
+            )
+        self.move_branch(branch, expected=expected, to=head)
+        return head
+
+    def _index(self, bundle: Path) -> None:
+        """Check and keep the pack inside `bundle`.
+
+        Not by `git fetch BUNDLE`: git before 2.45 takes a bundle's objects without fsck, whatever is configured.
+        `index-pack --strict` checks every object and link and keeps nothing when one is bad.
+        """
+        with bundle.open("rb") as file:
+            if not file.readline(HEADER_LINE_BYTES_MAX).startswith(b"# v2 git bundle"):
+                raise BundleRefused("This is not a git bundle of version 2.")
+            for _ in range(HEADER_LINES_MAX):
+                line = file.readline(HEADER_LINE_BYTES_MAX)
+                if line == b"\n":
+                    break
+                if not line.endswith(b"\n"):
+                    raise BundleRefused("The bundle's header is damaged.")
+            else:
+                raise BundleRefused("The bundle's header is too long.")
+            pack = file.tell()
+            # The child reads the descriptor, whose position differs from the buffered reader's.
+            os.lseek(file.fileno(), pack, os.SEEK_SET)
+            self._git.run("index-pack", "--stdin", "--fix-thin", "--strict", stdin=file)
+
+    def write_bundle(self, target: Path, *, branch: str) -> str:
+        head = self._known(f"refs/heads/{branch}")
+        self._git.run("bundle", "create", "--quiet", str(target), f"refs/heads/{branch}")
+        return head
+
+    # Merging and moving
+
+    def merge_check(self, ours: str, theirs: str) -> MergeCheck:
+        ours, theirs = self._known(ours), self._known(theirs)
+        shape = ("--write-tree", "--name-only", "-z", "--no-messages")
+        output = self._git.run("merge-tree", *shape, ours, theirs, allowed=(0, 1))
+        if output.exit_code == 1:
+            return MergeCheck(ours, theirs, None, parse.conflicts(output.stdout))
+        return MergeCheck(ours, theirs, output.stdout.split(b"\0")[0].decode("ascii").strip(), ())
+
+    def merge(self, check: MergeCheck, *, message: str, author: str, email: str) -> str:
+        if check.tree is None:
+            raise BranchMoved("A merge with conflicts cannot be written.", conflicts=check.conflicts)
+        identity = {
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", author), ("EMAIL", email))
+        }
+        parents = ("-p", check.ours, "-p", check.theirs)
+        output = self._git.run(
+            "commit-tree", check.tree, *parents, "-F", "-", stdin=message.encode(), environment=identity
+        )
+        return output.text.strip()
+
+    def move_branch(self, name: str, *, expected: str | None, to: str | None) -> None:
+        reference = f"refs/heads/{name}"
+        arguments = ["-d", reference] if to is None else [reference, to]
+        try:
+            self._git.run("update-ref", *arguments, expected or ZERO)
+        except GitFailed as failure:
+            now = self.branch(name)
+            if now == expected:
+                raise
+            raise BranchMoved(
+                f"The branch {name} is at {(now or 'nothing')[:12]}, not at {(expected or 'nothing')[:12]}.",
+                effect="It was not moved.",
+                next_step="Look at what changed and try again.",
+            ) from failure
+
+    # The remote
+
+    def fetch(self, *, branch: str) -> str | None:
+        return self._the_remote().fetch(self._git, branch)
+
+    def push(self, commit: str, *, branch: str, expected: str | None, credential: str) -> None:
+        self._the_remote().push(self._git, self._known(commit), branch, expected, credential)
+
+    def remote_branch(self, branch: str) -> str | None:
+        return self._the_remote().branch(self._git, branch)
+
+    def _the_remote(self) -> Remote:
+        if self._remote is None:
+            raise GitFailed("No remote is configured.", next_step="Set branch.remote in configs/orchestrator.yaml.")
+        return self._remote
+
+    # Small steps
+
+    def _resolve(self, expression: str, *, kind: str = "commit") -> str | None:
+        arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{expression}^{{{kind}}}")
+        if kind == "blob":  # a path may contain `^{`; ask for the object itself and check its type apart
+            arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", expression)
+        output = self._git.run(*arguments, allowed=(0, 1, 128))
+        found = output.text.strip()
+        if output.exit_code != 0 or not OBJECT_ID.fullmatch(found):
+            return None
+        if kind == "blob" and self._git.run("cat-file", "-t", found).text.strip() != "blob":
+            return None
+        return found
+
+    def _known(self, revision: str) -> str:
+        found = self._resolve(revision)
+        if found is None:
+            raise UnknownRevision(f"There is no commit {ascii(revision)[:80]} here.")
+        return found
+
+    def _merge_base(self, base: str, head: str) -> str:
+        base = self._known(base)
+        output = self._git.run("merge-base", base, self._known(head), allowed=(0, 1))
+        return output.text.split("\n")[0].strip() or base
+
+    def _sizes(self, blobs: set[str]) -> dict[str, int]:
+        wanted = "".join(f"{blob}\n" for blob in sorted(blobs) if blob.strip("0"))
+        if not wanted:
+            return {}
+        lines = self._git.run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=wanted.encode())
+        pairs = (line.split(" ") for line in lines.text.splitlines() if not line.endswith(" missing"))
+        return {blob: int(size) for blob, size in pairs}
