@@ -80,5 +80,13 @@ class Places:
         """The pool's socket, what the sandbox sees at /run/postgresql."""
         return self.tenant_run(tenant_id) / "p"
 
+    def pool_configuration(self, tenant_id: str) -> Path:
+        """The pool's configuration and its list of users (secrets); mounted read-only into the pool alone."""
+        return self.tenant_run(tenant_id) / "c"
+
+    def pool_password(self, tenant_id: str, user: str) -> Path:
+        """A password of the pool in clear: the tenant's own, or that of its console."""
+        return self.secrets / "pools" / tenant_id / user
+
     def sandboxd_sockets(self, tenant_id: str) -> Path:
         return self.tenant_run(tenant_id) / "b"

@@ -8,6 +8,8 @@ from enum import StrEnum
 from ipaddress import IPv4Network
 
 UID_FIRST = 20_000
+POOL_UID_FIRST = 30_000
+DATABASE_UID_FIRST = 40_000
 
 
 class TenantState(StrEnum):
@@ -52,6 +54,16 @@ class Tenant:
     def uid(self) -> int:
         """The uid inside this tenant's containers; unique on the host, where RLIMIT_NPROC counts."""
         return UID_FIRST + self.number
+
+    @property
+    def pool_uid(self) -> int:
+        """The uid of this tenant's pool; the database maps it to the tenant's role (peer)."""
+        return POOL_UID_FIRST + self.number
+
+    @property
+    def database_uid(self) -> int:
+        """The uid of this tenant's PostgreSQL, owner of its data directories."""
+        return DATABASE_UID_FIRST + self.number
 
 
 @dataclass(frozen=True)
