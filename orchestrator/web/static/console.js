@@ -1,0 +1,27 @@
+// Small conveniences; every page works without them. No inline scripts anywhere (see the CSP).
+"use strict";
+document.addEventListener("htmx:configRequest", (event) => {
+  const token = document.querySelector('meta[name="csrf-token"]');
+  if (token) event.detail.headers["X-CSRF-Token"] = token.content;
+});
+function tick() {
+  for (const element of document.querySelectorAll("[data-countdown]")) {
+    const left = Math.round((Date.parse(element.dataset.countdown) - Date.now()) / 1000);
+    if (Number.isNaN(left)) continue;
+    const hours = Math.floor(left / 3600), minutes = Math.floor((left % 3600) / 60), seconds = left % 60;
+    element.textContent = left <= 0 ? "due now"
+      : hours ? `in ${hours} h ${minutes} min` : minutes ? `in ${minutes} min ${seconds} s` : `in ${seconds} s`;
+  }
+}
+setInterval(tick, 1000);
+tick();
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button || !navigator.clipboard) return;
+  navigator.clipboard.writeText(button.dataset.copy).then(() => { button.textContent = "Copied"; });
+});
+// A form with data-confirm asks first; the server asks for typed confirmation where it matters.
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});

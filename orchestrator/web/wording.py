@@ -1,0 +1,102 @@
+"""Pure: times, sizes and states in words people use. Filters of the page templates."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+
+GOOD = frozenset(
+    [
+        "running",
+        "live",
+        "ok",
+        "approved",
+        "promoted",
+        "succeeded",
+        "finished",
+        "allow",
+        "published",
+        "in_force",
+        "enforced",
+        "merged",
+    ]
+)
+WARN = frozenset(
+    [
+        "launching",
+        "candidate",
+        "draft",
+        "submitted",
+        "waiting",
+        "queued",
+        "approval",
+        "stopped",
+        "stale",
+        "postponed",
+        "claimed",
+        "conventional",
+    ]
+)
+BAD = frozenset(
+    ["failed", "denied", "deny", "rejected", "conflicted", "removing", "dead", "broken", "expired", "error"]
+)
+HIDDEN = {"Cf", "Cc", "Co", "Cn", "Zl", "Zp"}
+
+
+def relative(at: datetime, now: datetime | None = None) -> str:
+    """`3 min ago` or `in 2 h`; whole units, never more than two words of precision."""
+    seconds = ((now or datetime.now(UTC)) - at).total_seconds()
+    ahead = seconds < 0
+    amount = abs(seconds)
+    for limit, size, unit in ((45, 1, "s"), (45 * 60, 60, "min"), (36 * 3600, 3600, "h"), (float("inf"), 86400, "d")):
+        if amount < limit:
+            shown = f"{round(amount / size)} {unit}"
+            return "just now" if amount < 2 else (f"in {shown}" if ahead else f"{shown} ago")
+    raise AssertionError("the last limit is infinite")
+
+
+def absolute(at: datetime) -> str:
+    """UTC to the second, as it stands in logs and the audit trail."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def size(count_bytes: float | None) -> str:
+    """Binary multiples with at most one decimal: `1.5 GiB`."""
+    if count_bytes is None:
+        return "unknown"
+    amount = float(count_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float | None) -> str:
+    """`45 ms`, `2.3 s`, `4 min 10 s`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def tone(state: object) -> str:
+    """The colour family of a state: good, warn, bad or none. Never the only carrier of the meaning."""
+    word = str(state)
+    return "good" if word in GOOD else "warn" if word in WARN else "bad" if word in BAD else ""
+
+
+def visible(text: object, limit: int = 2000) -> str:
+    """Hostile text made harmless to the eye: invisible and direction-changing characters become escapes."""
+    shown = "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in HIDDEN
+        else f"\\u{ord(character):04x}"
+        for character in str(text)[:limit]
+    )
+    return shown + (f"… ({len(str(text)):,} characters)" if len(str(text)) > limit else "")
