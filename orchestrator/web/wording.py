@@ -6,7 +6,7 @@ import unicodedata
 from datetime import UTC, datetime
 
 GOOD = frozenset(
-    [
+    {
         "running",
         "live",
         "ok",
@@ -19,10 +19,10 @@ GOOD = frozenset(
         "in_force",
         "enforced",
         "merged",
-    ]
+    }
 )
 WARN = frozenset(
-    [
+    {
         "launching",
         "candidate",
         "draft",
@@ -35,10 +35,21 @@ WARN = frozenset(
         "postponed",
         "claimed",
         "conventional",
-    ]
+    }
 )
 BAD = frozenset(
-    ["failed", "denied", "deny", "rejected", "conflicted", "removing", "dead", "broken", "expired", "error"]
+    {
+        "failed",
+        "denied",
+        "deny",
+        "rejected",
+        "conflicted",
+        "removing",
+        "dead",
+        "broken",
+        "expired",
+        "error",
+    }
 )
 HIDDEN = {"Cf", "Cc", "Co", "Cn", "Zl", "Zp"}
 
