@@ -69,7 +69,8 @@ class Pools(Protocol):
     def start(self, spec: PoolSpec, *, timeout_s: float = 20.0) -> None:
         """Write the configuration and passwords that are missing, start the container, wait for its socket.
 
-        A pool that runs from an equal spec is left alone.
+        A pool that runs from an equal spec is left alone; changed limits or another mode are reloaded without
+        cutting clients.
         """
         ...
 
@@ -93,8 +94,4 @@ class Pools(Protocol):
 
     def resume(self, spec: PoolSpec) -> None:
         """Let clients through again; a pool that was not paused is fine."""
-        ...
-
-    def set_database(self, spec: PoolSpec) -> None:
-        """Apply a changed `spec` (mode, limits) without cutting clients where the pool allows it."""
         ...

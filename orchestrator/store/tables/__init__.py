@@ -1,0 +1,3 @@
+"""Every table, one file per noun. Importing this package registers them all on the metadata."""
+
+from orchestrator.store.tables import jobs as jobs
