@@ -4,31 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.core.ports.engine import ContainerLimits
 from orchestrator.errors import OutsideFailure
 
+# The names inside every tenant database and every snapshot.
+APP_DATABASE = "app"
+PREPARED_ROLE = "prepared"  # owns the application's objects in a snapshot; renamed to the tenant's role
+READER_ROLE = "reader"  # BYPASSRLS and pg_read_all_data, never superuser: reads what the tenant may have changed
+WATCHDOG_ROLE = "watchdog"  # sees and ends sessions; the tenant cannot become it
+SUPERUSER = "postgres"
+
 
 class ServerFailed(OutsideFailure):
     code = "outside_failure.server"
 
 
+class DataDirectoryLocked(ServerFailed):
+    """Another container already runs on this data directory."""
+
+    code = "outside_failure.server_locked"
+
+
+class SocketPathTooLong(ServerFailed):
+    code = "outside_failure.server_socket_path"
+
+
+class ServerKind(StrEnum):
+    CONTROL = "control"
+    PRODUCTION = "production"
+    BUILDER = "builder"  # a snapshot being restored and masked; not crash safe on purpose
+    SEAL = "seal"  # the builder's second, durable start, which trims the WAL
+    BASE = "base"  # a read-only instance of a snapshot, for diffs
+    GENERATION = "generation"
+
+
 @dataclass(frozen=True)
 class ServerSpec:
-    """One PostgreSQL container: `--network none`, Unix socket in `sockets`, data directory locked by its entrypoint."""
+    """One PostgreSQL container: `--network none`, Unix socket in `sockets`, data directory locked by its entrypoint.
+
+    Who may connect: the orchestrator's own uid as postgres, reader or watchdog, by peer; `pool_uid` as
+    `pool_role`, by peer; on a production server every other role by password. Nobody else.
+    """
 
     name: str  # the container's name
     data: Path
     sockets: Path
     uid: int
     limits: ContainerLimits
-    kind: str  # control, production, builder, base, generation
+    kind: str  # a ServerKind
     tenant_id: str = ""
     generation_id: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    pool_uid: int | None = None  # generations: the pool's uid, mapped to the tenant's role by peer
+    settings: Mapping[str, str] = field(default_factory=dict)  # on top of the kind's own
+    pool_uid: int | None = None  # generations: the pool's uid …
+    pool_role: str = ""  # … and the tenant's role it becomes by peer
+    image: str = ""  # another PostgreSQL image than the installation's
+
+
+@dataclass(frozen=True)
+class RoleLimits:
+    """What a tenant's role gets. The tenant can reset `statement_timeout_s`; the watchdog enforces it again."""
+
+    connections: int
+    temp_file_bytes: int
+    statement_timeout_s: float
 
 
 class Servers(Protocol):
@@ -48,6 +90,17 @@ class Servers(Protocol):
 
     def is_ready(self, spec: ServerSpec) -> bool: ...
 
-    def dsn(self, sockets: Path, *, user: str = "postgres", database: str = "postgres") -> str:
+    def dsn(self, sockets: Path, *, user: str = SUPERUSER, database: str = "postgres") -> str:
         """A libpq connection string over the socket directory; no secret in it (peer authentication)."""
+        ...
+
+
+class Roles(Protocol):
+    """The roles inside a tenant's database."""
+
+    def hand_over(self, spec: ServerSpec, *, role: str, limits: RoleLimits) -> None:
+        """Turn the snapshot's prepared role into the tenant's own; running it again changes only the limits.
+
+        Raises ServerFailed.
+        """
         ...

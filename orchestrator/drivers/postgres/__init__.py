@@ -1,0 +1,1 @@
+"""PostgreSQL: instances, roles, snapshots, differences and the way back."""
