@@ -6,6 +6,7 @@ filter, attribute or configuration of a tenant is ever read on the host.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +69,16 @@ class FileChange:
 
 
 @dataclass(frozen=True)
+class NewFile:
+    """One version of one path in a range of commits. `content` is empty for what is larger than the limit read."""
+
+    path: str
+    mode: str
+    size_bytes: int
+    content: bytes
+
+
+@dataclass(frozen=True)
 class CodeDiff:
     """Between the merge base of two commits and the second of them."""
 
@@ -111,12 +122,16 @@ class Repository(Protocol):
         """
         ...
 
-    def accept_bundle(self, bundle: Path, *, branch: str, head: str, expected: str | None) -> str:
-        """Check a tenant's bundle (fsck, size, history) and move `branch` from `expected` to `head`.
+    def take_bundle(self, bundle: Path, *, head: str, expected: str | None) -> None:
+        """Check a tenant's bundle (fsck, size, history) and keep its objects; no branch moves.
 
-        Raises BundleRefused when the objects are bad or `head` does not descend from `expected`, and
-        BranchMoved when the branch is not at `expected` any more. Running it again with the same head is fine.
+        Raises BundleRefused when the objects are bad or `head` does not descend from `expected`.
+        Running it again with the same head is fine.
         """
+        ...
+
+    def new_files(self, head: str, *, since: str | None) -> Iterator[NewFile]:
+        """Every file any commit of `since..head` brings, history included: what a scan must see."""
         ...
 
     def write_bundle(self, target: Path, *, branch: str) -> str:

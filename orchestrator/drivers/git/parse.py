@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from orchestrator.core.ports.git import Commit, FileChange
@@ -33,7 +34,7 @@ def commits(text: str) -> list[Commit]:
 
 def raw_changes(output: bytes) -> list[tuple[str, str, str, str | None, str]]:
     """Read `git diff --raw -z`: (status letter, new mode, new blob, old path, path) each."""
-    fields = output.split(b"\0")
+    fields = [field for field in output.split(b"\0") if field]
     found: list[tuple[str, str, str, str | None, str]] = []
     at = 0
     while at < len(fields) and fields[at].startswith(b":"):
@@ -83,6 +84,20 @@ def file_changes(raw: bytes, numstat: bytes, sizes: dict[str, int]) -> list[File
 def conflicts(output: bytes) -> tuple[str, ...]:
     """The conflicting paths in `git merge-tree --write-tree --name-only -z --no-messages`, tree id left out."""
     return tuple(dict.fromkeys(_path(field) for field in output.split(b"\0")[1:] if field))
+
+
+def blobs(output: bytes) -> Iterator[tuple[str, bytes]]:
+    """Read `git cat-file --batch`: (object id, content) each; the announced size is what separates them."""
+    at = 0
+    while at < len(output):
+        end = output.index(b"\n", at)
+        header = output[at:end].split(b" ")
+        at = end + 1
+        if len(header) != 3:
+            continue  # `<id> missing`
+        length = int(header[2])
+        yield header[0].decode("ascii"), output[at : at + length]
+        at += length + 1
 
 
 def _path(raw: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.core.ports.git import (
@@ -13,6 +14,7 @@ from orchestrator.core.ports.git import (
     Commit,
     GitFailed,
     MergeCheck,
+    NewFile,
     UnknownRevision,
 )
 from orchestrator.drivers.git import parse
@@ -22,6 +24,9 @@ from orchestrator.drivers.git.remote import Remote
 OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color")
 ZERO = "0" * 40
+SUBMODULE = "160000"
+SCANNED_BYTES_MAX = 1_000_000
+SCANNED_AT_ONCE = 50
 HEADER_LINES_MAX = 1000
 HEADER_LINE_BYTES_MAX = 4096
 
@@ -91,7 +96,7 @@ class BareRepository:
 
     # Bundles
 
-    def accept_bundle(self, bundle: Path, *, branch: str, head: str, expected: str | None) -> str:
+    def take_bundle(self, bundle: Path, *, head: str, expected: str | None) -> None:
         if not OBJECT_ID.fullmatch(head):
             raise BundleRefused("The head of the bundle is not a commit id.")
         if bundle.stat().st_size > self._bundle_bytes_max:
@@ -100,8 +105,6 @@ class BareRepository:
                 effect="The branch stays where it was.",
                 next_step="Take large files out of the branch.",
             )
-        if self.branch(branch) == head:
-            return head
         try:
             self._index(bundle)
             self._git.run("rev-list", "--objects", "--quiet", head, "--not", "--all")
@@ -117,8 +120,6 @@ class BareRepository:
                 effect="Nothing was published.",
                 next_step="Merge the published commit back into the workspace.",
             )
-        self.move_branch(branch, expected=expected, to=head)
-        return head
 
     def _index(self, bundle: Path) -> None:
         """Check and keep the pack inside `bundle`.
@@ -141,6 +142,22 @@ class BareRepository:
             # The child reads the descriptor, whose position differs from the buffered reader's.
             os.lseek(file.fileno(), pack, os.SEEK_SET)
             self._git.run("index-pack", "--stdin", "--fix-thin", "--strict", stdin=file)
+
+    def new_files(self, head: str, *, since: str | None) -> Iterator[NewFile]:
+        span = [self._known(head)] + ([f"^{self._known(since)}"] if since else [])
+        shape = ("--raw", "-z", "--no-abbrev", "--no-renames", "-m", "--root", "--format=", *NO_PROGRAMS)
+        raw = self._git.run("log", *shape, *span, "--").stdout
+        changes = [change for change in parse.raw_changes(raw) if change[0] != "D"]
+        sizes = self._sizes({blob for _, mode, blob, _, _ in changes if mode != SUBMODULE})
+        small = sorted({blob for blob, size_bytes in sizes.items() if size_bytes <= SCANNED_BYTES_MAX})
+        contents = dict(self._contents(small))
+        for _, mode, blob, _, path in changes:
+            yield NewFile(path, mode, sizes.get(blob, 0), contents.get(blob, b""))
+
+    def _contents(self, blobs: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for first in range(0, len(blobs), SCANNED_AT_ONCE):
+            wanted = "".join(f"{blob}\n" for blob in blobs[first : first + SCANNED_AT_ONCE])
+            yield from parse.blobs(self._git.run("cat-file", "--batch", stdin=wanted.encode()).stdout)
 
     def write_bundle(self, target: Path, *, branch: str) -> str:
         head = self._known(f"refs/heads/{branch}")

@@ -78,8 +78,11 @@ def repository(tmp_path: Path, company: Path) -> BareRepository:
 
 
 def accept(repository: BareRepository, workspace: Workspace, *, branch: str = "tenant/a") -> str:
-    head = workspace.git("rev-parse", "HEAD")
-    return repository.accept_bundle(workspace.bundle(), branch=branch, head=head, expected=repository.branch(branch))
+    head, expected = workspace.git("rev-parse", "HEAD"), repository.branch(branch)
+    repository.take_bundle(workspace.bundle(), head=head, expected=expected)
+    if expected != head:
+        repository.move_branch(branch, expected=expected, to=head)
+    return head
 
 
 def test_a_bundle_moves_the_branch_and_arrives_twice_without_harm(
@@ -104,7 +107,7 @@ def test_a_damaged_bundle_is_refused(repository: BareRepository, workspace: Work
     bundle = workspace.bundle()
     bundle.write_bytes(bundle.read_bytes()[:-40])
     with pytest.raises(BundleRefused):
-        repository.accept_bundle(bundle, branch="tenant/a", head=workspace.git("rev-parse", "HEAD"), expected=None)
+        repository.take_bundle(bundle, head=workspace.git("rev-parse", "HEAD"), expected=None)
     assert repository.branch("tenant/a") is None
 
 
@@ -157,6 +160,19 @@ def test_a_diff_counts_lines_and_survives_hostile_names(repository: BareReposito
     assert files["picture"].size_bytes == 256
     assert "+TWO" in repository.patch(base, head, path="app.py")
     assert repository.patch(base, head, path="*") == ""
+
+
+def test_a_scan_sees_what_a_later_commit_took_away_again(repository: BareRepository, workspace: Workspace) -> None:
+    base = accept(repository, workspace)
+    workspace.write("key.pem", "secret\n")
+    workspace.commit("Add")
+    (workspace.directory / "key.pem").unlink()
+    (workspace.directory / "link").symlink_to("../out")
+    workspace.commit("Remove")
+    head = accept(repository, workspace)
+    found = {file.path: (file.mode, file.content) for file in repository.new_files(head, since=base)}
+    assert found == {"key.pem": ("100644", b"secret\n"), "link": ("120000", b"../out")}
+    assert "app.py" in {file.path for file in repository.new_files(head, since=None)}
 
 
 def test_a_rename_keeps_both_names(repository: BareRepository, workspace: Workspace) -> None:
