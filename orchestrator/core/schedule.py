@@ -140,8 +140,14 @@ class Slot:
 
     kind: str
     target: str  # a tenant id, or "" for the installation
+    rhythm: str
     number: int
     due_at: datetime
+
+    @property
+    def key(self) -> str:
+        """Unique for ever, and the same for everybody who computes this slot."""
+        return f"{self.kind}:{self.target}:{self.rhythm}:{self.number}"
 
 
 def _share(*parts: object) -> float:
@@ -153,14 +159,14 @@ def _share(*parts: object) -> float:
 def _begin(entry: Entry, zone: ZoneInfo, number: int) -> datetime:
     if entry.every is not None:
         return EPOCH + timedelta(seconds=entry.every * number)
-    assert entry.at is not None
-    local = datetime.combine(date.fromordinal(number), time.fromisoformat(entry.at), tzinfo=zone)
+    local = datetime.combine(date.fromordinal(number), time.fromisoformat(entry.at or "00:00"), tzinfo=zone)
     return local.astimezone(UTC)  # a time skipped by daylight saving maps to the moment it would have been
 
 
 def _slot(entry: Entry, zone: ZoneInfo, kind: str, target: str, number: int) -> Slot:
     late = entry.offset + entry.spread * _share(kind, target) + entry.jitter * _share(kind, target, number)
-    return Slot(kind, target, number, _begin(entry, zone, number) + timedelta(seconds=round(late, 3)))
+    rhythm = entry.at if entry.at is not None else f"{entry.every}s"
+    return Slot(kind, target, rhythm, number, _begin(entry, zone, number) + timedelta(seconds=round(late, 3)))
 
 
 def _number(entry: Entry, zone: ZoneInfo, now: datetime) -> int:
@@ -179,7 +185,7 @@ def latest(schedule: Schedule, kind: str, now: datetime, *, target: str = "", na
         slot = _slot(entry, schedule.zone, kind, target, candidate)
         if slot.due_at <= now:
             return slot
-    raise AssertionError("one of four neighbouring slots has passed")
+    raise AssertionError("one of four neighbouring slots has always passed")
 
 
 def upcoming(schedule: Schedule, kind: str, now: datetime, *, target: str = "", name: str | None = None) -> Slot | None:
