@@ -1,0 +1,1 @@
+"""The reflink volume: preparing it, and copying, limiting and deleting trees on it."""
