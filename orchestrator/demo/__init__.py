@@ -1,0 +1,1 @@
+"""The demo production and what it is made of."""

@@ -1,0 +1,14 @@
+-- Two credentials, apart: one that can only read, one that can write rows and nothing else.
+CREATE ROLE mirror_reader LOGIN NOINHERIT BYPASSRLS CONNECTION LIMIT 8;
+GRANT USAGE ON SCHEMA hotel TO mirror_reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA hotel TO mirror_reader;
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA hotel TO mirror_reader;
+ALTER ROLE mirror_reader SET default_transaction_read_only = on;
+
+CREATE ROLE promoter LOGIN NOINHERIT CONNECTION LIMIT 4;
+GRANT USAGE ON SCHEMA hotel TO promoter;
+GRANT SELECT ON ALL TABLES IN SCHEMA hotel TO promoter;
+GRANT INSERT, UPDATE, DELETE ON hotel.rooms, hotel.rates, hotel.guests, hotel.reservations, hotel.stays, hotel.payments,
+    hotel.housekeeping_tasks, hotel.maintenance_windows, hotel.suppliers, hotel.invoices, hotel.invoice_lines,
+    hotel.documents, hotel.reviews TO promoter;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA hotel TO promoter;
