@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -207,7 +208,9 @@ def _bounded(value: object, depth: int = 0) -> object:
         return "…"
     if isinstance(value, str):
         return _cut(value)
-    if isinstance(value, bool | int | float) or value is None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON knows no NaN
+    if isinstance(value, bool | int) or value is None:
         return value
     if isinstance(value, Mapping):
         return {str(key): _bounded(item, depth + 1) for key, item in list(value.items())[:LIST_ITEMS_MAX]}

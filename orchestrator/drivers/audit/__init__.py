@@ -1,0 +1,1 @@
+"""The audit log as JSON lines: one file a day, hash chain, signed head and checkpoints."""
