@@ -15,6 +15,22 @@ class EngineFailed(OutsideFailure):
     code = "outside_failure.engine"
 
 
+class EngineUnreachable(EngineFailed):
+    """The engine does not answer at all; nothing may be concluded about containers."""
+
+    code = "outside_failure.engine_unreachable"
+
+
+class NotOurs(EngineFailed):
+    """A container or network of that name exists and belongs to somebody else; it was not touched."""
+
+    code = "outside_failure.engine_not_ours"
+
+
+class NoSuchContainer(EngineFailed):
+    code = "outside_failure.no_such_container"
+
+
 class ImageMissing(OutsideFailure):
     code = "outside_failure.image_missing"
 
@@ -68,11 +84,12 @@ class ContainerSpec:
     init: bool = False
     supplementary_groups: tuple[int, ...] = ()
     working_directory: str = "/"
+    name_servers: tuple[str, ...] = ()  # none: names outside the container's networks do not resolve
 
 
 @dataclass(frozen=True)
 class Container:
-    """What the engine says of one of ours."""
+    """What the engine says of one of ours. A listing leaves `started_at` None and `pid` 0; observing fills them."""
 
     id: str
     name: str
@@ -84,6 +101,8 @@ class Container:
     started_at: datetime | None
     spec_digest: str
     pid: int
+    image: str = ""
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class ContainerStats:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """An internal network without a host address unless `gateway` is given (the edge network needs one)."""
+    """A network with one /28 or more of ours. Without `gateway` the host has no address on it; the edge needs one."""
 
     name: str
     subnet: str
@@ -119,9 +138,13 @@ class Engine(Protocol):
 
     def containers(self, *, tenant_id: str | None = None) -> list[Container]: ...
 
-    def stop(self, name: str, *, timeout_s: int = 10) -> None: ...
+    def stop(self, name: str, *, timeout_s: int = 10) -> None:
+        """Send the stop signal, and SIGKILL after `timeout_s`; a container that is stopped or gone is fine."""
+        ...
 
-    def kill(self, name: str, *, signal: str = "SIGKILL") -> None: ...
+    def kill(self, name: str, *, signal: str = "SIGKILL") -> None:
+        """Send a signal to its first process; raises NoSuchContainer, and nothing when it is not running."""
+        ...
 
     def remove(self, name: str) -> None:
         """Stop by force and delete; a container that is not there is fine, one that is not ours is refused."""
@@ -131,11 +154,21 @@ class Engine(Protocol):
 
     def stats(self, name: str) -> ContainerStats: ...
 
-    def ensure_network(self, spec: NetworkSpec) -> None: ...
+    def ensure_network(self, spec: NetworkSpec) -> None:
+        """Make sure the network exists exactly as in `spec`; one of ours that differs and is empty is replaced."""
+        ...
 
-    def attach(self, network: str, container: str, address: str) -> None: ...
+    def networks(self, *, tenant_id: str | None = None) -> list[str]:
+        """The names of our networks."""
+        ...
 
-    def detach(self, network: str, container: str) -> None: ...
+    def attach(self, network: str, container: str, address: str) -> None:
+        """Make the container a member under `address`; nothing when it is one already under that address."""
+        ...
+
+    def detach(self, network: str, container: str) -> None:
+        """End a membership; nothing when there is none."""
+        ...
 
     def remove_network(self, name: str) -> None:
         """Detach every member (running or stopped) first: a container whose network vanished cannot start again."""
