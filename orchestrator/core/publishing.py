@@ -118,8 +118,7 @@ def is_hostile_name(path: str) -> bool:
     return any(ord(c) < 32 or ord(c) == 127 or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069" for c in path)
 
 
-def commit_message(tenant: str, actor: str, command_ids: Iterable[str], files_count: int) -> str:
+def commit_message(tenant: str, actor: str, command_ids: Iterable[str]) -> str:
     """The bot's message: a subject people read and trailers programs read (git-interpret-trailers)."""
-    noun = "file" if files_count == 1 else "files"
     trailers = [f"Tenant: {tenant}", f"Actor: {actor}", *(f"Command: {one}" for one in list(command_ids)[:50])]
-    return f"Publish {files_count} {noun} from {tenant}\n\n" + "\n".join(trailers) + "\n"
+    return f"Publish the work of {tenant}\n\n" + "\n".join(trailers) + "\n"

@@ -83,5 +83,5 @@ def test_no_content_breaks_the_search(content: bytes) -> None:
 
 
 def test_a_message_carries_trailers() -> None:
-    message = publishing.commit_message("harbour", "scheduler", ["c1", "c2"], 1)
-    assert message.startswith("Publish 1 file from harbour\n\nTenant: harbour\nActor: scheduler\nCommand: c1\n")
+    message = publishing.commit_message("harbour", "scheduler", ["c1", "c2"])
+    assert message.startswith("Publish the work of harbour\n\nTenant: harbour\nActor: scheduler\nCommand: c1\n")

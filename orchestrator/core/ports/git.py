@@ -134,8 +134,16 @@ class Repository(Protocol):
         """Every file any commit of `since..head` brings, history included: what a scan must see."""
         ...
 
-    def write_bundle(self, target: Path, *, branch: str) -> str:
-        """Write a bundle of `branch` to `target`; returns its head. How code enters a workspace."""
+    def pack(self, head: str, *, without: str | None) -> bytes:
+        """The objects of `head` that a holder of `without` lacks, as a pack. How code enters a running workspace."""
+        ...
+
+    def create_workspace(self, tree: Path, git: Path, *, branch: str, start: str, production: str) -> None:
+        """Make a fresh clone on `branch` at commit `start`: files in `tree`, its git directory in `git`.
+
+        Both must not exist; they are filled under other names and renamed, so a half-made one is never seen.
+        The only time git of the host touches a work tree: nobody has written to it yet.
+        """
         ...
 
     def commit(self, revision: str) -> Commit: ...
@@ -158,6 +166,13 @@ class Repository(Protocol):
 
     def merge(self, check: MergeCheck, *, message: str, author: str, email: str) -> str:
         """Write the merge commit of a clean check and return its id; no branch moves."""
+        ...
+
+    def restore(self, state: str, *, onto: str, message: str, author: str, email: str) -> str:
+        """Write a commit on top of `onto` whose files are those of `state`, and return its id; no branch moves.
+
+        How a merge is undone: history is never rewritten.
+        """
         ...
 
     def move_branch(self, name: str, *, expected: str | None, to: str | None) -> None:

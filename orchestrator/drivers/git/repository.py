@@ -17,7 +17,7 @@ from orchestrator.core.ports.git import (
     NewFile,
     UnknownRevision,
 )
-from orchestrator.drivers.git import parse
+from orchestrator.drivers.git import parse, workspace
 from orchestrator.drivers.git.process import Git
 from orchestrator.drivers.git.remote import Remote
 
@@ -159,10 +159,15 @@ class BareRepository:
             wanted = "".join(f"{blob}\n" for blob in blobs[first : first + SCANNED_AT_ONCE])
             yield from parse.blobs(self._git.run("cat-file", "--batch", stdin=wanted.encode()).stdout)
 
-    def write_bundle(self, target: Path, *, branch: str) -> str:
-        head = self._known(f"refs/heads/{branch}")
-        self._git.run("bundle", "create", "--quiet", str(target), f"refs/heads/{branch}")
-        return head
+    def pack(self, head: str, *, without: str | None) -> bytes:
+        wanted = [self._known(head)] + ([f"^{self._known(without)}"] if without else [])
+        arguments = ("pack-objects", "--revs", "--stdout", "--quiet", "--thin")
+        return self._git.run(*arguments, stdin="".join(f"{line}\n" for line in wanted).encode()).stdout
+
+    def create_workspace(self, tree: Path, git: Path, *, branch: str, start: str, production: str) -> None:
+        workspace.create(
+            tree, git, source=self._directory, branch=branch, start=self._known(start), upstream=production
+        )
 
     # Merging and moving
 
@@ -177,16 +182,22 @@ class BareRepository:
     def merge(self, check: MergeCheck, *, message: str, author: str, email: str) -> str:
         if check.tree is None:
             raise BranchMoved("A merge with conflicts cannot be written.", conflicts=check.conflicts)
+        parents = (check.ours, check.theirs)
+        return self._commit_tree(check.tree, parents, message=message, author=author, email=email)
+
+    def restore(self, state: str, *, onto: str, message: str, author: str, email: str) -> str:
+        tree = self._git.run("rev-parse", "--verify", f"{self._known(state)}^{{tree}}").text.strip()
+        return self._commit_tree(tree, (self._known(onto),), message=message, author=author, email=email)
+
+    def _commit_tree(self, tree: str, parents: Sequence[str], *, message: str, author: str, email: str) -> str:
         identity = {
             f"GIT_{who}_{what}": value
             for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", author), ("EMAIL", email))
         }
-        parents = ("-p", check.ours, "-p", check.theirs)
-        output = self._git.run(
-            "commit-tree", check.tree, *parents, "-F", "-", stdin=message.encode(), environment=identity
-        )
-        return output.text.strip()
+        flags = [part for parent in parents for part in ("-p", parent)]
+        arguments = ("commit-tree", tree, *flags, "-F", "-")
+        return self._git.run(*arguments, stdin=message.encode(), environment=identity).text.strip()
 
     def move_branch(self, name: str, *, expected: str | None, to: str | None) -> None:
         reference = f"refs/heads/{name}"

@@ -1,3 +1,5 @@
 """Every table, one file per noun. Importing this package registers them all on the metadata."""
 
 from orchestrator.store.tables import jobs as jobs
+from orchestrator.store.tables import publishes as publishes
+from orchestrator.store.tables import refreshes as refreshes

@@ -237,12 +237,32 @@ def test_a_remote_that_is_gone_is_said_plainly(tmp_path: Path, workspace: Worksp
         lonely.push(head, branch="tenant/a", expected=None, credential="publish")
 
 
-def test_code_enters_a_workspace_as_a_bundle(repository: BareRepository, workspace: Workspace, tmp_path: Path) -> None:
-    head = accept(repository, workspace)
-    target = tmp_path / "out.bundle"
-    assert repository.write_bundle(target, branch="tenant/a") == head
-    subprocess.run(["git", "clone", "--quiet", "-b", "tenant/a", str(target), str(tmp_path / "clone")], check=True)
-    assert (tmp_path / "clone" / "app.py").read_text() == "one\ntwo\nthree\n"
+def test_a_fresh_workspace_stands_on_its_branch(
+    repository: BareRepository, workspace: Workspace, tmp_path: Path
+) -> None:
+    head = accept(repository, workspace, branch="main")
+    tree, git = tmp_path / "made" / "tree", tmp_path / "made" / "git"
+    repository.create_workspace(tree, git, branch="tenant/a", start=head, production="main")
+    assert (tree / "app.py").read_text() == "one\ntwo\nthree\n"
+    assert sorted(path.name for path in tree.iterdir()) == ["app.py"]
+    inside = ["git", f"--git-dir={git}", f"--work-tree={tree}"]
+    said = subprocess.run([*inside, "status", "--porcelain", "-b"], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == "## tenant/a"
+    assert not list((git / "hooks").glob("*")) if (git / "hooks").exists() else True
+    assert not list(tmp_path.glob("made/*.partial"))
+
+
+def test_a_pack_holds_what_a_workspace_lacks(repository: BareRepository, workspace: Workspace, tmp_path: Path) -> None:
+    base = accept(repository, workspace, branch="main")
+    tree, git = tmp_path / "m" / "tree", tmp_path / "m" / "git"
+    repository.create_workspace(tree, git, branch="tenant/a", start=base, production="main")
+    workspace.write("app.py", "changed\n")
+    workspace.commit("Second")
+    head = accept(repository, workspace, branch="main")
+    pack = repository.pack(head, without=base)
+    subprocess.run(["git", f"--git-dir={git}", "index-pack", "--stdin", "--fix-thin"], input=pack, check=True)
+    shown = subprocess.run(["git", f"--git-dir={git}", "show", f"{head}:app.py"], check=True, capture_output=True)
+    assert shown.stdout == b"changed\n"
 
 
 @pytest.mark.parametrize("revision", ["nothing", "--output=/tmp/x", "main:app.py", ""])

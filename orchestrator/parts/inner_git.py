@@ -1,0 +1,159 @@
+"""git inside a tenant's container: the only program that may write to the repository's own directory.
+
+Its configuration is pinned by argument and environment, so nothing a tenant writes can make it start a program.
+Its output is hostile input: ids are checked, paths are NUL-separated, sizes are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.names import new_id
+from orchestrator.core.ports.sandboxd import (
+    Access,
+    CommandExited,
+    CommandLimits,
+    CommandOutput,
+    PathGrant,
+    SandboxCommand,
+    Sandboxd,
+)
+from orchestrator.errors import OutsideFailure
+
+PROGRAM = "/usr/bin/git"
+WORKSPACE, REPOSITORY = "/workspace", "/repository"
+OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+STDERR_KEPT_BYTES = 20_000
+
+PINS: Mapping[str, str] = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.attributesFile": "/dev/null",
+    "core.excludesFile": "/dev/null",
+    "core.pager": "",
+    "core.editor": "false",
+    "core.quotePath": "false",
+    "diff.external": "",
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "merge.verifySignatures": "false",
+    "submodule.recurse": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "protocol.allow": "never",
+}
+ENVIRONMENT: Mapping[str, str] = {
+    "GIT_DIR": REPOSITORY,
+    "GIT_WORK_TREE": WORKSPACE,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_PAGER": "",
+    "HOME": "/tmp",  # noqa: S108 - inside the container
+    "LANG": "C.UTF-8",
+}
+GRANTS = (
+    PathGrant(WORKSPACE, Access.WRITE),
+    PathGrant(REPOSITORY, Access.WRITE),
+    PathGrant("/dev/urandom", Access.READ),
+    PathGrant("/dev/null", Access.WRITE),
+)
+
+
+class InnerGitFailed(OutsideFailure):
+    code = "outside_failure.inner_git"
+
+
+@dataclass(frozen=True)
+class Ended:
+    exit_code: int
+    stdout: bytes
+    stderr: str
+
+
+@dataclass(frozen=True)
+class InnerGit:
+    """Runs pinned git through the tenant's supervisor. `limits` bound every single call."""
+
+    sandboxd: Sandboxd
+    limits: CommandLimits = field(
+        default_factory=lambda: CommandLimits(
+            wall_s=120.0, output_bytes=640 * 2**20, write_bytes=2 * 2**30, changed_paths=0
+        )
+    )
+
+    def stream(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """Yield standard output as it comes. Raises InnerGitFailed at the end when git did not succeed."""
+        ended: CommandExited | None = None
+        stderr = bytearray()
+        for event in self.sandboxd.run(self._command(arguments, b"", environment or {})):
+            if isinstance(event, CommandOutput):
+                if event.stream == "stdout":
+                    yield event.data
+                elif len(stderr) < STDERR_KEPT_BYTES:
+                    stderr += event.data
+            elif isinstance(event, CommandExited):
+                ended = event
+        if ended is None or ended.exit_code != 0:
+            raise self._failed(arguments, ended, bytes(stderr))
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        allowed: tuple[int, ...] = (0,),
+    ) -> Ended:
+        """Run it to its end. Raises InnerGitFailed on a signal, a limit or an exit code outside `allowed`."""
+        stdout, stderr = bytearray(), bytearray()
+        ended: CommandExited | None = None
+        for event in self.sandboxd.run(self._command(arguments, stdin, environment or {})):
+            if isinstance(event, CommandOutput):
+                (stdout if event.stream == "stdout" else stderr).extend(event.data)
+            elif isinstance(event, CommandExited):
+                ended = event
+        if ended is None or ended.exit_code is None or ended.exit_code not in allowed:
+            raise self._failed(arguments, ended, bytes(stderr))
+        return Ended(ended.exit_code, bytes(stdout), stderr.decode("utf-8", "replace")[:STDERR_KEPT_BYTES])
+
+    def commit_id(self, expression: str) -> str | None:
+        """The commit an expression names, None when there is none."""
+        arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{expression}^{{commit}}")
+        ended = self.run(*arguments, allowed=(0, 1, 128))
+        found = ended.stdout.decode("ascii", "replace").strip()
+        return found if ended.exit_code == 0 and OBJECT_ID.fullmatch(found) else None
+
+    def object_id(self, *arguments: str, **rest: bytes | Mapping[str, str]) -> str:
+        """Run a subcommand that prints one object id. Raises InnerGitFailed when it prints anything else."""
+        ended = self.run(*arguments, **rest)  # type: ignore[arg-type]
+        found = ended.stdout.decode("ascii", "replace").strip()
+        if not OBJECT_ID.fullmatch(found):
+            raise InnerGitFailed(f"git {arguments[0]} printed no object id.", effect="Nothing was published.")
+        return found
+
+    def _command(self, arguments: tuple[str, ...], stdin: bytes, environment: Mapping[str, str]) -> SandboxCommand:
+        pinned = tuple(part for name, value in PINS.items() for part in ("-c", f"{name}={value}"))
+        return SandboxCommand(
+            id=new_id("g"),
+            program=PROGRAM,
+            argv=(PROGRAM, *pinned, *arguments),
+            cwd=WORKSPACE,
+            environment={**ENVIRONMENT, **environment},
+            stdin=stdin,
+            limits=self.limits,
+            grants=GRANTS,
+        )
+
+    def _failed(self, arguments: tuple[str, ...], ended: CommandExited | None, stderr: bytes) -> InnerGitFailed:
+        why = "it did not end" if ended is None else f"exit code {ended.exit_code}"
+        if ended is not None and ended.stopped_by is not None:
+            why = f"stopped by its limit: {ended.stopped_by}"
+        elif ended is not None and ended.start_error:
+            why = f"it could not start: {ended.start_error}"
+        return InnerGitFailed(
+            f"git {arguments[0]} failed in the workspace ({why}).",
+            effect=ascii(stderr.decode("utf-8", "replace").strip()[-400:]),
+        )
