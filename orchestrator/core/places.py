@@ -45,7 +45,16 @@ class Places:
         return self.var / "run" / "s" / name
 
     def snapshot(self, snapshot_id: str) -> Path:
+        """Holds `data` and `manifest.json`; immutable once it is there."""
         return self.disk / "snapshots" / snapshot_id
+
+    def building(self, snapshot_id: str) -> Path:
+        """A snapshot in the making, on the same file system; renamed to `snapshot` when it is good."""
+        return self.disk / "building" / snapshot_id
+
+    def base(self, snapshot_id: str) -> Path:
+        """The data directory of a snapshot's read-only instance: a throw-away clone."""
+        return self.disk / "bases" / snapshot_id
 
     def generation(self, tenant_id: str, generation_id: str) -> Path:
         return self.disk / "generations" / tenant_id / generation_id

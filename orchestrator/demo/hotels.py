@@ -33,7 +33,7 @@ def generate(
     *,
     reader_password: str,
     promoter_password: str,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Create the database `hotels` on the server behind `dsn` (superuser, any database of it).
 

@@ -104,3 +104,7 @@ class Roles(Protocol):
         Raises ServerFailed.
         """
         ...
+
+    def snapshot_id(self, spec: ServerSpec) -> str:
+        """Which snapshot the database behind `spec` says it was made from, read as the reader. Raises ServerFailed."""
+        ...
