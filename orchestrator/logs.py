@@ -30,5 +30,5 @@ def configure(*, level: str = "INFO", as_json: bool | None = None) -> None:
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger whose events are named `noun.verbed`, as in `refresh.swapped`."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=name)
     return logger

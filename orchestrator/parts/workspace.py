@@ -70,8 +70,10 @@ class WorkspacePart:
         if head is None:
             raise GitFailed("The workspace has no commit to build on.", next_step="Remove and launch the tenant again.")
         if published and head != published and git.commit_id(CANDIDATE) == published:
-            git.run("update-ref", f"refs/heads/{branch}", published, head)
-            head = published
+            behind = git.run("merge-base", "--is-ancestor", head, published, allowed=(0, 1)).exit_code == 0
+            if behind:  # anything else is work the workspace did since
+                git.run("update-ref", f"refs/heads/{branch}", published, head)
+                head = published
         self._refuse_unresolved(git)
         git.run("add", "--all", "--", ".")
         tree = git.object_id("write-tree")
@@ -108,6 +110,8 @@ class WorkspacePart:
 
     def take(self, git: InnerGit, commit: str, *, published: str | None) -> None:
         """Carry a commit's objects out as a bundle and have them checked. Raises BundleRefused."""
+        if self.repository.has(commit) and (published is None or self.repository.is_ancestor(published, commit)):
+            return
         git.run("update-ref", CANDIDATE, commit)
         known = [f"^{one}" for one in (published, self.repository.branch(self.production)) if one and _has(git, one)]
         with tempfile.NamedTemporaryFile(prefix="bundle", dir=self._incoming()) as file:

@@ -122,6 +122,10 @@ class Repository(Protocol):
         """
         ...
 
+    def has(self, commit: str) -> bool:
+        """Whether the objects of `commit` were taken before."""
+        ...
+
     def take_bundle(self, bundle: Path, *, head: str, expected: str | None) -> None:
         """Check a tenant's bundle (fsck, size, history) and keep its objects; no branch moves.
 

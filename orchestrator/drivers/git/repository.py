@@ -96,6 +96,9 @@ class BareRepository:
 
     # Bundles
 
+    def has(self, commit: str) -> bool:
+        return OBJECT_ID.fullmatch(commit) is not None and self._resolve(commit) is not None
+
     def take_bundle(self, bundle: Path, *, head: str, expected: str | None) -> None:
         if not OBJECT_ID.fullmatch(head):
             raise BundleRefused("The head of the bundle is not a commit id.")
