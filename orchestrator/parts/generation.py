@@ -47,7 +47,7 @@ class BaseBusy(Conflict):
 class Generations:
     """What may be done with generations. It records nothing: the caller journals before each call.
 
-    As root every tenant's server has the tenant's uid; otherwise all run as the orchestrator's own user.
+    As root every tenant's server has a uid of its own; otherwise all run as the orchestrator's own user.
     """
 
     servers: Servers
@@ -91,18 +91,18 @@ class Generations:
         }
         if not limits.durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-        uid = self._uid(tenant.uid)
         return ServerSpec(
             name=names.database(generation_id),
             data=self.places.generation(tenant.id, generation_id),
             sockets=self.places.database_sockets(tenant.id, generation_id),
-            uid=uid,
+            uid=self._uid(tenant.database_uid),
             limits=limits.container,
             kind=ServerKind.GENERATION,
             tenant_id=tenant.id,
             generation_id=generation_id,
             settings=settings,
-            pool_uid=uid,
+            # A uid of its own: PgBouncer's console lets its own uid in without a password.
+            pool_uid=self._uid(tenant.pool_uid),
             pool_role=names.role,
             image=image,
         )
