@@ -101,6 +101,7 @@ SELECT c.reltype, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
  WHERE c.relkind = 'c' AND a.attnum > 0 AND c.oid >= 16384 ORDER BY c.reltype, a.attnum
 """
+_LARGE_OBJECTS = "SELECT pg_catalog.count(*), pg_catalog.max(oid) FROM pg_catalog.pg_largeobject_metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class Catalog:
     references: Mapping[int, tuple[tuple[Any, ...], ...]] = field(repr=False)
     ranges: Mapping[int, int] = field(repr=False)
     composites: Mapping[int, tuple[tuple[object, ...], ...]] = field(repr=False)
+    large_objects: tuple[object, ...] = ()
 
     def leaves(self, relation: Relation) -> list[Relation]:
         """The stored tables behind a table: itself, or the leaves of a partitioned one in a stable order."""
@@ -269,6 +271,7 @@ def read_catalog(connection: Connection[Any]) -> Catalog:
         _grouped(_rows(connection, _REFERENCES.format(enforced="k.conenforced" if version >= 180000 else "true"))),
         dict(_rows(connection, _RANGES)),
         {oid: tuple(row[1:] for row in rows) for oid, rows in _grouped(_rows(connection, _COMPOSITES)).items()},
+        _rows(connection, _LARGE_OBJECTS)[0],
     )
 
 
