@@ -80,8 +80,9 @@ class PostgresDiffer:
             ]
             lock(live, touched)
             comparison = Comparison(base, live, limits, deadline)
-            for table, items in groupby(work, key=lambda item: id(item.table)):
-                comparison.compare(table, list(items))
+            for _, group in groupby(work, key=lambda item: id(item.table)):
+                items = list(group)
+                comparison.compare(items[0].table, items)
             check_names(live, touched)
             _check_labels(live, live_catalog)
         shapes = {table.shape.table: table.shape for table in plan.tables}
