@@ -126,7 +126,7 @@ FROM hotel.rooms r;
 
 INSERT INTO hotel.suppliers (id, property_id, name, contact, iban, rating)
 SELECT n, (ARRAY['harbour', 'riverside', 'hillside'])[1 + (n - 1) % 3],
-       seed.last_name(n + 500) || (ARRAY[' Linen', ' Foods', ' Energy', ' Wines'])[1 + seed.pick(n, 85, 4)] || ' Ltd ' || n,
+       (ARRAY['Quayside', 'Millbrook', 'Stonegate', 'Northfield', 'Fallow'])[1 + seed.pick(n, 84, 5)] || (ARRAY[' Linen', ' Foods', ' Energy', ' Wines'])[1 + seed.pick(n, 85, 4)] || ' Ltd ' || n,
        json_build_object('person', seed.first_name(n + 500) || ' ' || seed.last_name(n + 500), 'email', 'sales' || n || '@supplier.example'),
        'GB29NWBK' || lpad((60161331926819 + n)::text, 14, '0'), 1 + seed.pick(n, 86, 40) / 10.0
 FROM generate_series(1, 60) AS n;
