@@ -21,7 +21,7 @@ class Connection:
     """Holds the engine's client. Safe to share between threads; an engine that is down fails the call, not us."""
 
     def __init__(self, *, address: str | None = None, timeout_s: int = CALL_TIMEOUT_S) -> None:
-        self._address = address
+        self.address = address
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._api: APIClient | None = None
@@ -48,8 +48,8 @@ class Connection:
 
     def _connect(self) -> APIClient:
         settings = kwargs_from_env()
-        if self._address is not None:
-            settings["base_url"] = self._address
+        if self.address is not None:
+            settings["base_url"] = self.address
         with translated("The container engine does not answer"):
             client = APIClient(version="auto", timeout=self._timeout_s, **settings)
         found = tuple(int(part) for part in client.api_version.split("."))

@@ -1,0 +1,47 @@
+"""`python -m orchestrator.setup`: prepare this machine, or with --check only say what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from orchestrator.core.places import Places
+from orchestrator.errors import OrchestratorError
+from orchestrator.setup.options import PROJECT, SetupOptions
+from orchestrator.setup.plan import facts, set_up
+from orchestrator.setup.steps import CheckResult, to_stderr
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit status: 0 when everything is ready."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.setup", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, only report")
+    parser.add_argument("--tests", action="store_true", help="also what the tests need (a browser)")
+    parser.add_argument("--var", type=Path, default=None, help="where the installation keeps its data")
+    wanted = parser.parse_args(arguments)
+    var = wanted.var or Path(os.environ.get("ORCHESTRATOR_VAR", PROJECT / "var"))
+    options = SetupOptions(Places(var.resolve()), for_tests=wanted.tests)
+    if wanted.check:
+        results = facts(options)
+        for result in results:
+            to_stderr(described(result))
+        return 0 if all(result.ok for result in results) else 1
+    try:
+        set_up(options)
+    except OrchestratorError as failure:
+        to_stderr(f"set-up stopped: {failure}")
+        return 1
+    return 0
+
+
+def described(result: CheckResult) -> str:
+    """One check as a line for people."""
+    if result.ok:
+        return f"ok    {result.name}" + (f": {result.note}" if result.note else "")
+    return f"FAIL  {result.name}: {result.cause}\n      {result.cure}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Every image is there: built when its inputs changed, never asked of a registry when it exists."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from orchestrator.core.images import ImageSet
+from orchestrator.core.places import Places
+from orchestrator.drivers.docker.images import DockerImages
+from orchestrator.setup.options import SetupOptions
+from orchestrator.setup.recipes import NOUNS, Recipe, base_recipe, recipe
+from orchestrator.setup.steps import CheckResult, Progress, SetupFailed
+
+
+class BuildStep:
+    """One image, built from its recipe."""
+
+    def __init__(self, made: Recipe, images: DockerImages) -> None:
+        self.recipe = made
+        self.image = made.image
+        self.name = f"image for {made.noun}"
+        self._images = images
+
+    def check(self) -> CheckResult:
+        if self._images.exists(self.image):
+            return CheckResult(self.name, True, note=self.image)
+        return CheckResult(self.name, False, f"{self.image} is not built yet", "Run make setup.")
+
+    def do(self, progress: Progress) -> None:
+        def show(line: str) -> None:
+            if line.startswith("Step "):
+                progress(line[:110])
+
+        self._images.build(self.recipe.context, self.image, arguments=self.recipe.arguments, progress=show)
+
+
+class NamedImageStep:
+    """One image that the configuration names: pulled when it is not there."""
+
+    def __init__(self, noun: str, image: str, images: DockerImages) -> None:
+        self.image = image
+        self.name = f"image for {noun}"
+        self._images = images
+
+    def check(self) -> CheckResult:
+        if self._images.exists(self.image):
+            return CheckResult(self.name, True, note=self.image)
+        return CheckResult(
+            self.name, False, f"{self.image} is not on this host", f"docker pull {self.image}, or correct its name."
+        )
+
+    def do(self, progress: Progress) -> None:
+        progress(f"pulling {self.image}")
+        self._images.pull(self.image, progress=lambda _: None)
+
+
+class RememberImagesStep:
+    """The names are written down where the running installation reads them."""
+
+    name = "image names"
+
+    def __init__(self, places: Places, wanted: ImageSet) -> None:
+        self._file = _file(places)
+        self._wanted = json.dumps(asdict(wanted), indent=2, sort_keys=True) + "\n"
+
+    def check(self) -> CheckResult:
+        if self._file.is_file() and self._file.read_text() == self._wanted:
+            return CheckResult(self.name, True)
+        return CheckResult(self.name, False, "the images changed since the last set-up", "Run make setup.")
+
+    def do(self, progress: Progress) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_name(self._file.name + ".partial")
+        partial.write_text(self._wanted)
+        partial.replace(self._file)
+        progress(f"written to {self._file}")
+
+
+def image_steps(options: SetupOptions, images: DockerImages) -> list[BuildStep | NamedImageStep | RememberImagesStep]:
+    """The base, then one step for each part, then remembering their names."""
+    base = BuildStep(base_recipe(options), images)
+    steps: list[BuildStep | NamedImageStep | RememberImagesStep] = [base]
+    names: dict[str, str] = {}
+    for noun in NOUNS:
+        named = getattr(options.images, noun)
+        step = NamedImageStep(noun, named, images) if named else BuildStep(recipe(noun, options, base.image), images)
+        names[noun] = step.image
+        steps.append(step)
+    return [*steps, RememberImagesStep(options.places, ImageSet(**names))]
+
+
+def load_images(places: Places) -> ImageSet:
+    """The images of this installation, as the last set-up left them. Raises SetupFailed before the first."""
+    try:
+        return ImageSet(**json.loads(_file(places).read_text()))
+    except (OSError, ValueError, TypeError) as failure:
+        raise SetupFailed(
+            "The images of this installation are not known.", next_step="Run make setup (or orchestrator setup)."
+        ) from failure
+
+
+def _file(places: Places) -> Path:
+    return places.software / "images.json"

@@ -1,0 +1,74 @@
+"""The disk for snapshots and generations: a reflink volume as root, else plain copies, said plainly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestrator.core.ports.volume import VolumeFailed
+from orchestrator.drivers.volume import ioctls, mounts
+from orchestrator.setup.options import SetupOptions
+from orchestrator.setup.steps import CheckResult, Progress
+
+GIB = 1 << 30
+
+
+class VolumeStep:
+    """Clones share blocks and nothing on the volume can be executed; or it is known why not."""
+
+    name = "reflink volume"
+
+    def __init__(self, options: SetupOptions) -> None:
+        self._point = options.places.disk
+        self._image = options.places.var / "disk.img"
+        self._reason = options.places.var / "disk.plain-copies"
+        self._size_bytes = options.disk_bytes
+
+    def check(self) -> CheckResult:
+        if self._point.is_dir():
+            lacking = mounts.lacking_options(self._point)
+            shares = os.access(self._point, os.W_OK) and ioctls.can_clone(self._point)
+            if shares and not lacking:
+                return CheckResult(self.name, True, note=f"{self._point}, {mounts.mount_of(self._point).file_system}")
+            if self._is_settled():
+                return CheckResult(self.name, True, note=self._shortcomings(shares, lacking))
+        return CheckResult(self.name, False, f"{self._point} is not prepared", "Run make setup as root once.")
+
+    def do(self, progress: Progress) -> None:
+        self._point.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() != 0:
+            self._settle("only root can mount the volume; run make setup as root once", progress)
+            return
+        try:
+            if not self._image.exists():
+                size = self._size_bytes or mounts.default_size_bytes(self._point)
+                progress(f"creating {self._image}, {size / GIB:.0f} GiB sparse")
+                mounts.make_image(self._image, size)
+            mounts.mount_image(self._image, self._point)
+        except VolumeFailed as failure:
+            self._settle(failure.message, progress)
+        else:
+            self._reason.unlink(missing_ok=True)
+
+    def _settle(self, reason: str, progress: Progress) -> None:
+        progress(f"falling back to plain copies: {reason}")
+        self._reason.write_text(reason + "\n")
+
+    def _is_settled(self) -> bool:
+        # What stopped us as a plain user does not stop root: try again then.
+        return self._reason.exists() and (os.geteuid() != 0 or self._reason.stat().st_uid == 0)
+
+    def _shortcomings(self, shares: bool, lacking: frozenset[str]) -> str:
+        parts = []
+        if not shares:
+            parts.append("plain copies: slower, and every generation takes its full size")
+        if lacking:
+            parts.append(f"mounted without {', '.join(sorted(lacking))}: tenants are gate only")
+        return f"{'; '.join(parts)} ({self._reason.read_text().strip()})"
+
+
+def remove_volume(var: Path) -> None:
+    """Unmount and delete the volume with everything on it. Raises VolumeFailed while it is in use."""
+    mounts.unmount(var / "disk")
+    (var / "disk.img").unlink(missing_ok=True)
+    (var / "disk.plain-copies").unlink(missing_ok=True)
