@@ -59,16 +59,14 @@ class RefreshState(StrEnum):
 
 
 class RefreshStep(StrEnum):
-    """Journaled before it is taken, in this order. Up to SWAPPING a crash is undone, from there on finished."""
+    """Journaled before it is taken, in this order. Up to SWAPPING a crash is undone, from its rename on finished."""
 
     PLANNED = "planned"
     SAVING = "saving"  # unproposed changes become a draft
     CLONING = "cloning"  # the candidate's data directory
     STARTING = "starting"
     CHECKING = "checking"
-    PAUSING = "pausing"
-    SWAPPING = "swapping"  # the live link, the atomic step
-    RESUMING = "resuming"
+    SWAPPING = "swapping"  # clients held back, the live link replaced (the atomic step), clients let through
     SETTLING = "settling"  # who is live and who is previous is remembered, the previous one is stopped
     CARRYING = "carrying"  # the draft is applied to the new data
     PRUNING = "pruning"
@@ -91,7 +89,7 @@ class Refresh:
     generation_id: str  # the one that becomes live
     previous_id: str | None  # the one that was live
     draft_id: str | None
-    carried: str | None  # what became of the draft, in words
+    carried: str | None  # what became of unproposed changes, in words
     timings: Mapping[str, float]
     gap_s: float | None  # clients were held back this long
     ended_sessions: int

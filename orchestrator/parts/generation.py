@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +56,25 @@ class Generations:
     places: Places
     instance: str
 
-    def create(self, tenant: Tenant, snapshot: Snapshot, generation_id: str, limits: DatabaseLimits) -> ServerSpec:
+    def create(
+        self,
+        tenant: Tenant,
+        snapshot: Snapshot,
+        generation_id: str,
+        limits: DatabaseLimits,
+        *,
+        before: Callable[[str], None] = lambda _: None,
+    ) -> ServerSpec:
         """Clone `snapshot`, start a database on it and hand it to the tenant's role.
 
-        It runs when this returns. On any failure what was made is removed again.
+        It runs when this returns. On any failure what was made is removed again. `before` is told `cloning`,
+        `starting` and `checking` before each is begun, so that the caller can journal it.
         Raises SnapshotNotReady, SnapshotDamaged, VolumeFailed, DiskFull or ServerFailed.
         """
-        self.check_snapshot(snapshot)
         spec = self.spec(tenant, generation_id, limits, image=snapshot.image)
         try:
+            before("cloning")
+            self.check_snapshot(snapshot)
             self.volume.clone_tree(
                 self.places.snapshot(snapshot.id) / "data",
                 spec.data,
@@ -72,7 +82,9 @@ class Generations:
                 gid=spec.uid,
                 size_bytes=limits.size_bytes,
             )
+            before("starting")
             self.servers.start(spec)
+            before("checking")
             self.hand_over(tenant, spec, limits)
             found = self.roles.snapshot_id(spec)
             if found != snapshot.id:

@@ -6,8 +6,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, cast, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Engine, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core.names import new_id
@@ -76,22 +75,12 @@ def begin(
 
 
 def take(engine: Engine, refresh_id: str, step: RefreshStep, **values: Any) -> None:
-    """Journal that `step` is about to be taken, with what is known by now (draft_id, gap_s, …)."""
+    """Journal that `step` is about to be taken, with what is known by now (draft_id, timings, …)."""
     with engine.begin() as connection:
         connection.execute(
             update(REFRESHES)
             .where(REFRESHES.c.id == refresh_id, REFRESHES.c.state == RefreshState.RUNNING)
             .values(step=step, **values)
-        )
-
-
-def timed(engine: Engine, refresh_id: str, name: str, spent_s: float) -> None:
-    """Remember how long a step took."""
-    with engine.begin() as connection:
-        connection.execute(
-            update(REFRESHES)
-            .where(REFRESHES.c.id == refresh_id)
-            .values(timings=REFRESHES.c.timings.concat(cast({name: round(spent_s, 6)}, JSONB)))
         )
 
 

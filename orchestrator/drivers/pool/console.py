@@ -87,7 +87,7 @@ class Console:
                     )
                 ended += evict(waited_s)
             if answer.error is not None:
-                raise self._failed("PAUSE", answer.error)
+                raise self._failed("PAUSE", answer.error) from answer.error
         except BaseException:
             answer.abandon()
             self.resume()
@@ -95,25 +95,27 @@ class Console:
         return time.monotonic() - began, ended
 
     def _connect(self) -> psycopg.Connection[Any]:
-        password = self._spec.console_password_file.read_text().strip()
-        return psycopg.connect(
-            host=str(self._spec.sockets),
-            port=PORT,
-            user=CONSOLE_USER,
-            dbname=CONSOLE_DATABASE,
-            password=password,
-            autocommit=True,
-            prepare_threshold=None,  # the console knows the simple protocol only
-            cursor_factory=psycopg.ClientCursor,
-            connect_timeout=ANSWER_TIMEOUT_S,
-        )
+        try:
+            return psycopg.connect(
+                host=str(self._spec.sockets),
+                port=PORT,
+                user=CONSOLE_USER,
+                dbname=CONSOLE_DATABASE,
+                password=self._spec.console_password_file.read_text().strip(),
+                autocommit=True,
+                prepare_threshold=None,  # the console knows the simple protocol only
+                cursor_factory=psycopg.ClientCursor,
+                connect_timeout=ANSWER_TIMEOUT_S,
+            )
+        except (psycopg.Error, OSError) as error:
+            raise self._failed("a connection to its console", error) from error
 
     def _command(self, verb: str) -> str:
         return f"{verb} {sql.Identifier(self._spec.database).as_string(None)}"
 
     def _failed(self, statement: str, error: Exception) -> PoolFailed:
         return PoolFailed(
-            f"The pool {self._spec.name} did not do {statement.split()[0]}: {error}".strip(), pool=self._spec.name
+            f"The pool {self._spec.name} failed at {statement}: {str(error).strip()}", pool=self._spec.name
         )
 
 
