@@ -1,0 +1,126 @@
+"""What follows the rename: the old database's last changes saved, the old one stopped and kept, older ones removed.
+
+Run again after a crash it does what is left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from orchestrator import logs
+from orchestrator.core.generations import Generation, GenerationState
+from orchestrator.core.ports.differ import TooManyChanges
+from orchestrator.core.ports.drafts import Drafts
+from orchestrator.core.refresh import Refresh, RefreshStep
+from orchestrator.core.tenants import RefreshPolicy, Tenant
+from orchestrator.errors import OrchestratorError, OutsideFailure
+from orchestrator.flows.refresh.journal import Journal
+from orchestrator.parts.generation import Generations
+from orchestrator.store import generations as generation_store
+
+LOG = logs.get("refresh")
+
+
+@dataclass(frozen=True)
+class Settling:
+    store: Engine
+    generations: Generations
+    drafts: Drafts
+    pinned: Callable[[str], set[str]]
+    now: Callable[[], datetime]
+    previous_kept: int
+
+    def settle(self, tenant: Tenant, journal: Journal, old: Generation | None, draft_id: str | None) -> Refresh:
+        """Finish a refresh whose generation is live by the link."""
+        record = journal.refresh
+        if old is not None and tenant.refresh_policy is not RefreshPolicy.DISCARD:
+            # Nobody writes to the old one any more: only now is the draft exact.
+            draft_id = self.save(tenant, old, journal, draft_id=draft_id)
+        with self.store.begin() as connection:
+            known = {found.id: found for found in generation_store.listed(connection, tenant_id=tenant.id)}
+            if known[record.generation_id].state is not GenerationState.LIVE:
+                current = generation_store.live(connection, tenant.id)
+                generation_store.swap_states(
+                    connection, new=record.generation_id, old=current.id if current else None, now=self.now()
+                )
+        if old is not None:
+            self._retire(tenant, old.id)
+        carried = self._carry(tenant, journal, draft_id)
+        journal.take(RefreshStep.PRUNING)
+        self.prune(tenant)
+        return journal.finish(**({"carried": carried} if carried else {}))
+
+    def save(self, tenant: Tenant, generation: Generation, journal: Journal, *, draft_id: str | None) -> str | None:
+        """Save unproposed changes; returns the draft's id.
+
+        What cannot be saved does not stop the refresh, or a tenant could: it is said in the record, and the old
+        generation, kept for an undo, still holds it.
+        """
+        try:
+            saved = self.drafts.save(tenant, generation, draft_id=draft_id, reason=f"refresh {journal.refresh.id}")
+        except OrchestratorError as error:
+            why = "there were too many" if isinstance(error, TooManyChanges) else error.message
+            said = (
+                f"Unproposed changes could not be saved as a draft: {why} "
+                f"They are in the previous database until the next refresh: `orchestrator refresh undo {tenant.name}`."
+            )
+            LOG.warning("refresh.draft_not_saved", tenant=tenant.name, code=error.code, error=error.message)
+            journal.take(journal.step, carried=said)
+            return draft_id
+        found = saved.change_id if saved is not None else draft_id
+        if found is not None and found != draft_id:
+            journal.take(journal.step, draft_id=found)
+        return found
+
+    def _carry(self, tenant: Tenant, journal: Journal, draft_id: str | None) -> str | None:
+        if draft_id is None:
+            return None
+        if tenant.refresh_policy is not RefreshPolicy.CARRY:
+            return f"saved as draft {draft_id}"
+        journal.take(RefreshStep.CARRYING)
+        try:
+            done = self.drafts.carry(tenant, draft_id)
+        except OrchestratorError as error:
+            LOG.warning("refresh.draft_not_carried", tenant=tenant.name, draft_id=draft_id, code=error.code)
+            return f"saved as draft {draft_id}; not carried over: {error.message}"
+        if done.is_applied:
+            return f"carried over from draft {draft_id}"
+        return f"saved as draft {draft_id}; not carried over: {done.explanation}"
+
+    def _retire(self, tenant: Tenant, generation_id: str) -> None:
+        """Stop the old one; its WAL is short after the checkpoint a fast shutdown makes."""
+        try:
+            self.generations.stop(tenant, generation_id)
+        except OutsideFailure as error:
+            LOG.warning("refresh.previous_not_stopped", tenant=tenant.name, error=error.message)
+
+    def prune(self, tenant: Tenant) -> list[str]:
+        """Remove previous generations beyond those kept for undo and those something refers to."""
+        with self.store.connect() as connection:
+            found = generation_store.listed(connection, tenant_id=tenant.id, states=[GenerationState.PREVIOUS])
+        pinned = self.pinned(tenant.id)
+        newest_first = sorted(
+            found, key=lambda generation: generation.retired_at or generation.created_at, reverse=True
+        )
+        removed = []
+        for generation in newest_first[self.previous_kept :]:
+            if generation.id not in pinned and self.remove(tenant, generation.id):
+                removed.append(generation.id)
+        return removed
+
+    def remove(self, tenant: Tenant, generation_id: str) -> bool:
+        """Journal, then delete it; what cannot be deleted now stays `removing` and reconcile tries again."""
+        with self.store.begin() as connection:
+            generation_store.set_state(connection, generation_id, GenerationState.REMOVING, now=self.now())
+        try:
+            self.generations.remove(tenant, generation_id)
+        except (OutsideFailure, OSError) as error:
+            LOG.warning("refresh.not_removed", tenant=tenant.name, generation=generation_id, error=str(error))
+            return False
+        with self.store.begin() as connection:
+            generation_store.set_state(connection, generation_id, GenerationState.REMOVED, now=self.now())
+        return True
