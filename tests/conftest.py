@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from orchestrator.drivers.docker.engine import DockerEngine
+from orchestrator.drivers.volume.trees import LocalVolume
 from tests.support.cluster import Cluster, running_cluster
+from tests.support.engine import SessionImages, directory_on, mounted_volume, running_engine
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,32 @@ def database(cluster: Cluster) -> Iterator[str]:
     """The DSN of an empty database of its own."""
     with cluster.database() as name:
         yield cluster.dsn(name)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerEngine]:
+    """The real container engine (started when it is not running), under an installation label of this process.
+
+    Use unique container names; everything left is removed at the end of the session.
+    """
+    with running_engine() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def images() -> SessionImages:
+    """The images, each built when first asked for: `images.postgres`, `.pool`, `.sandbox`, `.proxy`, `.egress`."""
+    return SessionImages()
+
+
+@pytest.fixture(scope="session")
+def volume() -> LocalVolume:
+    """A reflink volume shared by all tests."""
+    return mounted_volume()
+
+
+@pytest.fixture
+def volume_dir(volume: LocalVolume) -> Iterator[Path]:
+    """A directory of this test on the reflink volume; its path is short enough for sockets."""
+    with directory_on(volume) as made:
+        yield made

@@ -13,7 +13,7 @@ from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.root_image import ROOT
 from orchestrator.setup.steps import SetupFailed
 
-NOUNS = ("sandbox", "postgres", "pool", "proxy", "egress")
+NOUNS = ("postgres", "pool", "proxy", "egress", "sandbox")
 PREFIX = "orchestrator-"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from orchestrator.drivers.docker.connection import Connection, translated
 PULL_TIMEOUT_S = 600
 BUILD_TIMEOUT_S = 900
 LINES_KEPT = 40
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BuildFailed(EngineFailed):
@@ -100,7 +102,7 @@ class DockerImages:
                 archive.seek(0)
                 with translated(f"{name} could not be built"):
                     for line in _build(slow.api, archive, name, arguments):
-                        text = str(line.get("stream") or line.get("error") or "").strip()
+                        text = COLOURS.sub("", str(line.get("stream") or line.get("error") or "")).strip()
                         if text:
                             output = [*output[-LINES_KEPT:], text]
                             progress(text)

@@ -1,0 +1,138 @@
+"""The real container engine for tests: images built once, an installation label of our own, nothing left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from orchestrator.core.images import ImageSet
+from orchestrator.core.places import Places
+from orchestrator.drivers.docker.connection import Connection
+from orchestrator.drivers.docker.engine import DockerEngine
+from orchestrator.drivers.docker.images import DockerImages
+from orchestrator.drivers.volume import mounts
+from orchestrator.drivers.volume.trees import LocalVolume
+from orchestrator.setup.engine import EngineStep
+from orchestrator.setup.images import BuildStep
+from orchestrator.setup.options import SetupOptions
+from orchestrator.setup.recipes import base_recipe, recipe
+from orchestrator.setup.root_image import RootImageStep
+from orchestrator.setup.steps import CheckResult, Progress, Step, run_all
+
+TEST_ROOT = Path("/tmp/orchestrator-tests")  # short: socket paths must stay under 108 bytes
+VOLUME_BYTES = 24 * 2**30  # sparse
+
+
+def options() -> SetupOptions:
+    """Set-up as the tests use it, beside any installation on this machine."""
+    return SetupOptions(Places(TEST_ROOT / "setup"), disk_bytes=VOLUME_BYTES, for_tests=True)
+
+
+def _ready(*steps: Step) -> None:
+    """Do what is not done yet, one process at a time."""
+    TEST_ROOT.mkdir(parents=True, exist_ok=True)
+    with (TEST_ROOT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run_all(list(steps))
+
+
+@dataclass
+class SessionImages:
+    """The images of an installation, each built when a test first asks for it."""
+
+    images: DockerImages = field(default_factory=DockerImages)
+
+    @cached_property
+    def base(self) -> str:
+        wanted = options()
+        step = BuildStep(base_recipe(wanted), self.images)
+        _ready(EngineStep(wanted), RootImageStep(wanted, self.images), step)
+        return step.image
+
+    def _built(self, noun: str) -> str:
+        step = BuildStep(recipe(noun, options(), self.base), self.images)
+        _ready(step)
+        return step.image
+
+    @cached_property
+    def sandbox(self) -> str:
+        return self._built("sandbox")
+
+    @cached_property
+    def postgres(self) -> str:
+        return self._built("postgres")
+
+    @cached_property
+    def pool(self) -> str:
+        return self._built("pool")
+
+    @cached_property
+    def proxy(self) -> str:
+        return self._built("proxy")
+
+    @cached_property
+    def egress(self) -> str:
+        return self._built("egress")
+
+    def all(self) -> ImageSet:
+        return ImageSet(self.sandbox, self.postgres, self.pool, self.proxy, self.egress)
+
+
+@contextmanager
+def running_engine() -> Iterator[DockerEngine]:
+    """The engine under a label of our own; whatever carries it is removed afterwards, also when a test failed."""
+    _ready(EngineStep(options()))
+    engine = DockerEngine(f"test{os.getpid()}{secrets.token_hex(2)}", Connection())
+    try:
+        yield engine
+    finally:
+        clean_up(engine)
+        engine.connection.close()
+
+
+def clean_up(engine: DockerEngine) -> None:
+    """Remove every container and network of the engine's installation."""
+    for container in engine.containers():
+        engine.remove(container.name)
+    for network in engine.networks():
+        engine.remove_network(network)
+
+
+class MountedVolume:
+    """A reflink volume of the tests', loop-mounted once and kept for the next run."""
+
+    name = "test volume"
+    point = TEST_ROOT / "disk"
+    image = TEST_ROOT / "disk.img"
+
+    def check(self) -> CheckResult:
+        return CheckResult(self.name, mounts.is_mounted(self.point), "not mounted", "Run the tests as root.")
+
+    def do(self, progress: Progress) -> None:
+        if not self.image.exists():
+            mounts.make_image(self.image, VOLUME_BYTES)
+        mounts.mount_image(self.image, self.point)
+
+
+def mounted_volume() -> LocalVolume:
+    """The volume; each test uses a directory of its own below its root."""
+    _ready(MountedVolume())
+    return LocalVolume(MountedVolume.point)
+
+
+@contextmanager
+def directory_on(volume: LocalVolume) -> Iterator[Path]:
+    """A directory of one test on the volume."""
+    made = volume.root / secrets.token_hex(4)
+    made.mkdir()
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        volume.remove_tree(made)
