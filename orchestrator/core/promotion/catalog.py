@@ -23,14 +23,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class ProductionTable:
-    """A table of production. `full_types` are the columns' types with their modifiers, spelled for a cast."""
+    """A table of production."""
 
     shape: TableShape
-    full_types: Mapping[str, str]
     triggers: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     row_security: bool = False
-    is_partition: bool = False
     estimated_rows: float = 0.0
 
     @property
