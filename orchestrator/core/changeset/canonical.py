@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.changeset.rows import Cell, Key, ProvisionalKey, Row, RowChange
@@ -19,13 +19,24 @@ _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _KIND_ORDER = {"delete": 0, "update": 1, "insert": 2}
 
 
-def row_order(row: RowChange) -> tuple[object, ...]:
-    """Sort key: table, key, kind, content. Numbers sort as numbers so that people find their rows."""
-    content: tuple[object, ...] = ()
-    if not row.key:
-        side = row.new if row.new is not None else row.old
-        content = tuple((name, _cell_order(cell)) for name, cell in sorted((side or {}).items()))
-    return (row.table, tuple(_cell_order(cell) for cell in row.key), _KIND_ORDER[row.kind], content)
+def in_order(rows: Iterable[RowChange]) -> list[RowChange]:
+    """Sorted by table, key, kind and content. Numbers sort as numbers so that people find their rows."""
+    by_table: dict[TableName, list[RowChange]] = {}
+    for row in rows:
+        by_table.setdefault(row.table, []).append(row)
+    ordered: list[RowChange] = []
+    for table in sorted(by_table):
+        ordered += sorted(by_table[table], key=_row_order)
+    return ordered
+
+
+def _row_order(row: RowChange) -> tuple[object, ...]:
+    if len(row.key) == 1:
+        return (*_cell_order(row.key[0]), _KIND_ORDER[row.kind])
+    if row.key:
+        return (tuple(_cell_order(cell) for cell in row.key), _KIND_ORDER[row.kind])
+    side = row.new if row.new is not None else row.old
+    return (_KIND_ORDER[row.kind], tuple((name, _cell_order(cell)) for name, cell in sorted((side or {}).items())))
 
 
 def _cell_order(cell: Cell) -> tuple[int, int, str]:

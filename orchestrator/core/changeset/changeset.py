@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from orchestrator.core.changeset.canonical import canonical_parts, row_order
+from orchestrator.core.changeset.canonical import canonical_parts, in_order
 from orchestrator.core.changeset.rows import RowChange, RowKind
 from orchestrator.core.changeset.shape import TableName, TableShape
 
@@ -63,7 +63,7 @@ class Changeset:
         return cls(
             base_snapshot_id,
             tuple(shapes[table] for table in used),
-            tuple(sorted(rows, key=row_order)),
+            tuple(in_order(rows)),
             tuple(sorted(schema_changes)),
             tuple(notes),
         )

@@ -19,7 +19,13 @@ def mark_provisional(shapes: Mapping[TableName, TableShape], rows: Collection[Ro
     `rows` hold plain text. Within one sandbox a value names one row only, so a reference whose text equals an
     inserted row's key means that row. References of unchanged cells are left alone: they point at base rows.
     """
-    marked = [_mark_assigned(shapes[row.table], row) for row in rows]
+    assigned = {
+        name: frozenset(column.name for column in shapes[name].columns if column.is_assigned)
+        for name in {row.table for row in rows}
+    }
+    marked = [_mark_assigned(shapes, assigned[row.table], row) for row in rows]
+    if all(new is old for new, old in zip(marked, rows, strict=True)):
+        return marked
     links = _links(shapes, {row.table for row in marked})
     for _ in range(_ROUNDS_MAX):
         targets = _targets(links, marked)
@@ -34,17 +40,14 @@ def mark_provisional(shapes: Mapping[TableName, TableShape], rows: Collection[Ro
     return marked
 
 
-def _mark_assigned(shape: TableShape, row: RowChange) -> RowChange:
-    if row.kind is not RowKind.INSERT or row.new is None:
-        return row
-    assigned = {column.name for column in shape.columns if column.is_assigned}
-    if not assigned:
+def _mark_assigned(shapes: Mapping[TableName, TableShape], assigned: frozenset[str], row: RowChange) -> RowChange:
+    if not assigned or row.kind is not RowKind.INSERT or row.new is None:
         return row
     new = {
         name: ProvisionalKey(row.table, name, cell) if name in assigned and isinstance(cell, str) else cell
         for name, cell in row.new.items()
     }
-    return replace(row, new=new, key=tuple(new[name] for name in shape.primary_key))
+    return replace(row, new=new, key=tuple(new[name] for name in shapes[row.table].primary_key))
 
 
 _Target = tuple[TableName, tuple[str, ...]]

@@ -15,7 +15,7 @@ from orchestrator.core.changeset.shape import TableName
 from orchestrator.core.ports.differ import DiffLimits, HowCompared, TableCost, TooManyChanges
 from orchestrator.drivers.postgres.diff.blocks import BlockList, ChangedBlocks
 from orchestrator.drivers.postgres.diff.catalog import Relation
-from orchestrator.drivers.postgres.diff.copying import CopyLines, rows
+from orchestrator.drivers.postgres.diff.copying import CopyLines, cells
 from orchestrator.drivers.postgres.diff.matching import CountingMatcher, HeldTooMuch, Matcher
 from orchestrator.drivers.postgres.diff.planning import PartPlan, TablePlan
 from orchestrator.drivers.postgres.diff.session import identifier
@@ -66,8 +66,7 @@ class Comparison:
         except HeldTooMuch:
             raise self._too_many(table.shape.table) from None
         old_lines, new_lines = matcher.leftovers()
-        names = table.base_columns
-        self.changes += join_rows(table.shape, list(rows(old_lines, names)), list(rows(new_lines, names)))
+        self.changes += join_rows(table.shape, table.base_columns, map(cells, old_lines), map(cells, new_lines))
         if len(self.changes) > self.limits.rows_max:
             raise self._too_many(table.shape.table)
 

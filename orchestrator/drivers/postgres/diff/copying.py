@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -25,9 +25,9 @@ _BATCH_LINES = 10_000
 # not a whole frame is swallowed up to the end, so that nothing behind it can be taken for one.
 _FRAME = re.compile(rb"d[\s\S]{4}([^\n]*)\n|[^d][\s\S]*")
 _EMPTY_FRAME = b"d\0\0\0\5\n"
-_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-_ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_NULL = b"\\N"
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_NULL = "\\N"
 
 
 class CopyBroken(psycopg.OperationalError):
@@ -172,17 +172,15 @@ def _known(state: str) -> bool:
     return True
 
 
-def cells(line: bytes) -> list[str | None]:
+def cells(line: bytes) -> tuple[str | None, ...]:
     """The fields of a line, unescaped. Bytes that are not UTF-8 become lone surrogates."""
-    return [None if field == _NULL else _unescaped(field) for field in line.split(b"\t")]
+    fields = line.decode("utf-8", "surrogateescape").split("\t")
+    if b"\\" not in line:
+        return tuple(fields)
+    return tuple(None if field == _NULL else _unescaped(field) for field in fields)
 
 
-def _unescaped(field: bytes) -> str:
-    if b"\\" in field:
-        field = _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), field)
-    return field.decode("utf-8", "surrogateescape")
-
-
-def rows(lines: Iterator[bytes], names: Sequence[str]) -> Iterator[dict[str, str | None]]:
-    for line in lines:
-        yield dict(zip(names, cells(line), strict=True))
+def _unescaped(field: str) -> str:
+    if "\\" not in field:
+        return field
+    return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), field)
