@@ -5,3 +5,4 @@ from orchestrator.store.tables import jobs as jobs
 from orchestrator.store.tables import publishes as publishes
 from orchestrator.store.tables import refreshes as refreshes
 from orchestrator.store.tables import snapshots as snapshots
+from orchestrator.store.tables import tenants as tenants
