@@ -112,6 +112,14 @@ class Dumped:
 
 
 @dataclass(frozen=True)
+class Masked:
+    """`samples` of the clear text to search for, and the tables that rows were changed in or deleted from."""
+
+    samples: tuple[bytes, ...]
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Sealed:
     """The frozen state of a data directory."""
 
@@ -124,16 +132,16 @@ class Workshop(Protocol):
     """Everything done to one snapshot in the making. `spec` is its builder; failures are SnapshotFailed,
     ServerFailed or DiskFull."""
 
-    def inspect(self, source: Source) -> SourceFacts:
-        """Raises SourceUnreachable, SourceRefused or DumpDamaged."""
+    def inspect(self, spec: ServerSpec, source: Source) -> SourceFacts:
+        """Look, copy no rows. Raises SourceUnreachable, SourceRefused or DumpDamaged."""
         ...
 
     def open(self, spec: ServerSpec) -> Offer:
         """Create and start the builder."""
         ...
 
-    def dump(self, spec: ServerSpec, source: Source, facts: SourceFacts, into: Path, progress: Progress) -> Dumped:
-        """Read the source in parallel, in one database snapshot; a given dump is used where it lies."""
+    def dump(self, spec: ServerSpec, source: Source, facts: SourceFacts, progress: Progress) -> Dumped:
+        """Read the source in parallel, in one database snapshot; a given dump only gets checked."""
         ...
 
     def restore(self, spec: ServerSpec, dumped: Dumped, facts: SourceFacts, progress: Progress) -> None:
@@ -144,12 +152,12 @@ class Workshop(Protocol):
 
     def row_counts(self, spec: ServerSpec) -> Mapping[str, int]: ...
 
-    def mask(self, spec: ServerSpec, plan: MaskingPlan, key: bytes, progress: Progress) -> tuple[bytes, ...]:
-        """Filter, then mask. Returns samples of the clear text to search for. Raises ReferencesBroken."""
+    def mask(self, spec: ServerSpec, plan: MaskingPlan, key: bytes, progress: Progress) -> Masked:
+        """Filter, then mask. Raises ReferencesBroken."""
         ...
 
-    def rewrite(self, spec: ServerSpec, progress: Progress) -> None:
-        """Write every table anew, so nothing of a replaced or deleted row is left in its files."""
+    def rewrite(self, spec: ServerSpec, tables: Sequence[str], progress: Progress) -> None:
+        """Write `tables` anew, so nothing of a replaced or deleted row is left in their files; then freeze all."""
         ...
 
     def seal(self, spec: ServerSpec, *, snapshot_id: str, taken_at: datetime) -> Sealed:

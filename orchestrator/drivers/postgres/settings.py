@@ -35,6 +35,7 @@ COMMON = {
     "max_replication_slots": "0",
     "max_prepared_transactions": "0",
 }
+RESTORER_ROLE = "restorer"  # a builder's own: what pg_restore connects as, so that what it made is told apart
 SMALL_WAL = {"min_wal_size": "32MB", "max_wal_size": "128MB", "wal_recycle": "off"}
 KINDS: dict[str, dict[str, str]] = {
     ServerKind.CONTROL: {
@@ -132,6 +133,8 @@ def pg_ident(spec: ServerSpec, accounts: Mapping[int, str], orchestrator_uid: in
     if spec.pool_uid is not None and spec.pool_role:
         pool = accounts[spec.pool_uid]
         lines.append(f'pool {pool} "{spec.pool_role}"')
+    if spec.kind == ServerKind.BUILDER:
+        lines.append(f"restore {accounts[spec.uid]} {RESTORER_ROLE}")
     return "\n".join(lines) + "\n"
 
 
@@ -140,6 +143,8 @@ def pg_hba(spec: ServerSpec) -> str:
     lines = [f"local all {role} peer map=adm" for role in (SUPERUSER, READER_ROLE, WATCHDOG_ROLE)]
     if spec.kind == ServerKind.GENERATION:
         lines.append(f"local {APP_DATABASE} all peer map=pool")
+    if spec.kind == ServerKind.BUILDER:
+        lines.append(f"local {APP_DATABASE} {RESTORER_ROLE} peer map=restore")
     if spec.kind == ServerKind.PRODUCTION:
         lines.append("local all all scram-sha-256")
     lines.append("local all all reject")

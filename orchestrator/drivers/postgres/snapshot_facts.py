@@ -1,0 +1,122 @@
+"""What is asked of a source or a builder's catalogs, and how its errors are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from orchestrator.core.masking.plan import ColumnFact
+from orchestrator.core.ports.snapshots import SnapshotFailed, SourceRefused, SourceUnreachable
+from orchestrator.core.ports.volume import DiskFull
+
+Connected = psycopg.Connection[Any]
+NO_SPACE = "No space left on device"
+OURS = "orchestrator_snapshot"
+# Ordinary and partitioned tables of the application: no partitions, no extension's own tables.
+TABLES = f"""
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{OURS}') AND n.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                      AND d.objid = c.oid AND d.deptype = 'e')"""
+COLUMNS = f"""
+    WITH RECURSIVE base (type, base, mod) AS (
+        SELECT oid, oid, -1 FROM pg_catalog.pg_type WHERE typtype <> 'd'
+        UNION ALL
+        SELECT t.oid, base.base, CASE WHEN t.typtypmod > -1 THEN t.typtypmod ELSE base.mod END
+        FROM pg_catalog.pg_type t JOIN base ON t.typbasetype = base.type WHERE t.typtype = 'd'),
+    tables AS (SELECT c.oid, n.nspname || '.' || c.relname AS name {TABLES})
+    SELECT tables.name, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+           pg_catalog.format_type(base.base, NULL),
+           CASE WHEN base.base IN ('varchar'::regtype, 'bpchar'::regtype) AND greatest(a.atttypmod, base.mod) > 4
+                THEN greatest(a.atttypmod, base.mod) - 4 END,
+           a.attnotnull, a.attgenerated <> ''
+    FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN base ON base.type = a.atttypid
+    ORDER BY tables.name, a.attnum"""
+UNREADABLE = f"""
+    SELECT n.nspname || '.' || c.relname {TABLES}
+      AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))"""
+ROW_SECURITY = f"""
+    SELECT n.nspname || '.' || c.relname {TABLES} AND c.relrowsecurity
+      AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"""
+# Never carried into a snapshot, each told in its manifest.
+LEFT_OUT = """
+    SELECT 'event trigger ' || evtname FROM pg_catalog.pg_event_trigger
+    UNION ALL SELECT 'publication ' || pubname FROM pg_catalog.pg_publication
+    UNION ALL SELECT 'foreign server ' || srvname FROM pg_catalog.pg_foreign_server
+    UNION ALL SELECT 'large objects' WHERE EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+    UNION ALL SELECT 'rows of the unlogged table ' || oid::regclass::text FROM pg_catalog.pg_class
+              WHERE pg_catalog.pg_is_in_recovery() AND relkind = 'r' AND relpersistence = 'u'"""
+
+
+def columns(connection: Connected) -> tuple[ColumnFact, ...]:
+    return tuple(ColumnFact(*row) for row in connection.execute(COLUMNS))
+
+
+def table_names(connection: Connected) -> list[str]:
+    return [row[0] for row in connection.execute(f"SELECT n.nspname || '.' || c.relname {TABLES} ORDER BY 1")]
+
+
+@contextmanager
+def source_connection(dsn: str, password: str | None) -> Iterator[Connected]:
+    """Raises SourceRefused or SourceUnreachable, for connecting and for whatever is asked in the block."""
+    arguments = {} if password is None else {"password": password}
+    try:
+        connection = psycopg.connect(dsn, connect_timeout=10, autocommit=True, **arguments)  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        raise _unconnected(error) from error
+    with connection:
+        try:
+            yield connection
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SourceRefused(
+                "The mirror's credential may not read what a snapshot needs.",
+                effect=str(error).strip(),
+                next_step="Grant it SELECT on every table and sequence of the application.",
+            ) from error
+        except psycopg.OperationalError as error:
+            raise SourceUnreachable(
+                "The connection to the mirror was lost.",
+                effect=str(error).strip(),
+                next_step="It is tried again later.",
+            ) from error
+
+
+def _unconnected(error: psycopg.OperationalError) -> SnapshotFailed:
+    text = str(error).strip()
+    refused = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
+    expired = ("fe_sendauth", "permission denied for database", "not permitted to log in", "Peer authentication failed")
+    if any(sign in text for sign in (*refused, *expired)):
+        return SourceRefused(
+            "The mirror refuses the read-only credential.",
+            effect=text[-600:],
+            next_step="Renew it (passwords can expire: VALID UNTIL) and put it in the installation's secrets.",
+        )
+    return SourceUnreachable(
+        "The mirror does not answer.",
+        effect=text[-600:],
+        next_step="The last good snapshot stays in force; check the mirror's address and state.",
+    )
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """A builder's database errors as SnapshotFailed or DiskFull."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.errors.DiskFull) or NO_SPACE in str(error):
+            raise disk_full(what) from error
+        raise SnapshotFailed(f"{what} failed.", effect=str(error).strip()[:1500]) from error
+
+
+def disk_full(what: str) -> DiskFull:
+    return DiskFull(
+        f"The disk filled up: {what} stopped.",
+        effect="The unfinished snapshot is removed; the last good one stays in force.",
+        next_step="Free space on the volume (`orchestrator snapshot prune`) or enlarge it.",
+    )
