@@ -207,7 +207,7 @@ class _Row:
                 continue
             if self._masked(name):
                 self._find("masked_cell", f"{name} is masked in the sandbox.", name, wanted=new[name])
-            elif self._same(name, now[name], new[name]):
+            elif now[name] != old[name] and self._same(name, now[name], new[name]):
                 continue
             elif not self._same(name, now[name], old[name]):
                 text = f"{name} was changed in production after the snapshot."
