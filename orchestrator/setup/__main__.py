@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from orchestrator import config
 from orchestrator.core.places import Places
 from orchestrator.errors import OrchestratorError
-from orchestrator.setup.options import PROJECT, SetupOptions
-from orchestrator.setup.plan import facts, set_up
+from orchestrator.setup.options import SetupOptions, from_settings
+from orchestrator.setup.plan import facts, remove, set_up
 from orchestrator.setup.steps import CheckResult, to_stderr
 
 
@@ -19,10 +20,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.setup", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, only report")
     parser.add_argument("--tests", action="store_true", help="also what the tests need (a browser)")
+    parser.add_argument("--remove", action="store_true", help="delete the installation, its data and its images")
+    parser.add_argument("--yes", action="store_true", help="do not ask before deleting")
     parser.add_argument("--var", type=Path, default=None, help="where the installation keeps its data")
     wanted = parser.parse_args(arguments)
-    var = wanted.var or Path(os.environ.get("ORCHESTRATOR_VAR", PROJECT / "var"))
-    options = SetupOptions(Places(var.resolve()), for_tests=wanted.tests)
+    try:
+        options = from_settings(config.load(), for_tests=wanted.tests)
+    except OrchestratorError as failure:
+        to_stderr(f"set-up stopped: {failure}")
+        return 1
+    if wanted.var is not None:
+        options = replace(options, places=Places(wanted.var.resolve()))
+    if wanted.remove:
+        return _removed(options, asked=not wanted.yes)
     if wanted.check:
         results = facts(options)
         for result in results:
@@ -32,6 +42,22 @@ def main(arguments: list[str] | None = None) -> int:
         set_up(options)
     except OrchestratorError as failure:
         to_stderr(f"set-up stopped: {failure}")
+        return 1
+    return 0
+
+
+def _removed(options: SetupOptions, *, asked: bool) -> int:
+    var = options.places.var
+    if asked:
+        sys.stderr.write(f"Delete everything of the installation in {var}, data included? Type yes: ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip() != "yes":
+            to_stderr("nothing was deleted")
+            return 1
+    try:
+        remove(options)
+    except OrchestratorError as failure:
+        to_stderr(f"not everything could be deleted: {failure}")
         return 1
     return 0
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.config import Settings
 from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
 
@@ -41,3 +42,15 @@ class SetupOptions:
     project: Path = PROJECT
     ca_bundle: Path | None = field(default_factory=host_ca_bundle)
     registry_patience_s: int = 10
+    instance: str = "orchestrator"
+
+
+def from_settings(settings: Settings, *, for_tests: bool = False) -> SetupOptions:
+    """Set-up of a configured installation."""
+    return SetupOptions(
+        places=settings.places,
+        disk_bytes=settings.disk,
+        images=settings.images.image_set(),
+        for_tests=for_tests,
+        instance=settings.instance,
+    )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.core.images import ImageSet
 from orchestrator.drivers.docker.connection import Connection
+from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.setup.engine import EngineStep
 from orchestrator.setup.facts import DiskFact, HostFact, KernelFact
 from orchestrator.setup.images import image_steps, load_images
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.packages import PackagesStep
+from orchestrator.setup.recipes import NOUNS, PREFIX
 from orchestrator.setup.root_image import RootImageStep
 from orchestrator.setup.steps import CheckResult, Progress, Step, check_all, run_all, to_stderr
-from orchestrator.setup.volume import VolumeStep
+from orchestrator.setup.volume import VolumeStep, remove_volume
 
 
 def steps(options: SetupOptions) -> list[Step]:
@@ -43,6 +46,27 @@ def set_up(options: SetupOptions, progress: Progress = to_stderr) -> ImageSet:
 def facts(options: SetupOptions) -> list[CheckResult]:
     """Every check of set-up and every fact it cannot change; nothing is changed."""
     return check_all([HostFact(), KernelFact(), DiskFact(options), *steps(options)])
+
+
+def remove(options: SetupOptions, progress: Progress = to_stderr) -> None:
+    """Delete an installation: its containers and networks, its volume, its data, the images made here.
+
+    Raises an OrchestratorError when something of it cannot be deleted; what is left can be tried again.
+    """
+    connection = Connection()
+    engine = DockerEngine(options.instance, connection)
+    for container in engine.containers():
+        progress(f"removing {container.name}")
+        engine.remove(container.name)
+    for network in engine.networks():
+        engine.remove_network(network)
+    progress(f"deleting {options.places.var}")
+    remove_volume(options.places.var)
+    shutil.rmtree(options.places.var, ignore_errors=True)
+    images = DockerImages(connection)
+    for noun in (*reversed(NOUNS), "base", "root"):
+        for name in images.named(f"{PREFIX}{noun}"):
+            images.remove(name)
 
 
 @contextmanager

@@ -16,14 +16,14 @@ from orchestrator.core.places import Places
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.docker.images import DockerImages
-from orchestrator.drivers.volume import mounts
 from orchestrator.drivers.volume.trees import LocalVolume
 from orchestrator.setup.engine import EngineStep
 from orchestrator.setup.images import BuildStep
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.recipes import base_recipe, recipe
 from orchestrator.setup.root_image import RootImageStep
-from orchestrator.setup.steps import CheckResult, Progress, Step, run_all
+from orchestrator.setup.steps import Step, run_all
+from orchestrator.setup.volume import VolumeStep
 
 TEST_ROOT = Path("/tmp/orchestrator-tests")  # short: socket paths must stay under 108 bytes
 VOLUME_BYTES = 24 * 2**30  # sparse
@@ -31,7 +31,7 @@ VOLUME_BYTES = 24 * 2**30  # sparse
 
 def options() -> SetupOptions:
     """Set-up as the tests use it, beside any installation on this machine."""
-    return SetupOptions(Places(TEST_ROOT / "setup"), disk_bytes=VOLUME_BYTES, for_tests=True)
+    return SetupOptions(Places(TEST_ROOT), disk_bytes=VOLUME_BYTES, for_tests=True)
 
 
 def _ready(*steps: Step) -> None:
@@ -104,26 +104,10 @@ def clean_up(engine: DockerEngine) -> None:
         engine.remove_network(network)
 
 
-class MountedVolume:
-    """A reflink volume of the tests', loop-mounted once and kept for the next run."""
-
-    name = "test volume"
-    point = TEST_ROOT / "disk"
-    image = TEST_ROOT / "disk.img"
-
-    def check(self) -> CheckResult:
-        return CheckResult(self.name, mounts.is_mounted(self.point), "not mounted", "Run the tests as root.")
-
-    def do(self, progress: Progress) -> None:
-        if not self.image.exists():
-            mounts.make_image(self.image, VOLUME_BYTES)
-        mounts.mount_image(self.image, self.point)
-
-
 def mounted_volume() -> LocalVolume:
-    """The volume; each test uses a directory of its own below its root."""
-    _ready(MountedVolume())
-    return LocalVolume(MountedVolume.point)
+    """A reflink volume, mounted once and kept for the next run; each test uses a directory of its own on it."""
+    _ready(VolumeStep(options()))
+    return LocalVolume(options().places.disk)
 
 
 @contextmanager
