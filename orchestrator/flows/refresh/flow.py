@@ -212,6 +212,10 @@ class RefreshFlow:
 
     def _check_disk(self, snapshot: Snapshot, copies: int) -> None:
         volume = self.generations.volume
+        if not volume.is_reflink:
+            LOG.warning(
+                "refresh.full_copy", effect="every generation is a full copy: slower, and as large as its snapshot"
+            )
         check_disk(
             free_bytes=volume.free_bytes(),
             total_bytes=volume.total_bytes(),

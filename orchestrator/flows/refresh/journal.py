@@ -24,6 +24,7 @@ class Journal:
     refresh: Refresh
     at: Callable[[str], None]
     timings: dict[str, float] = field(default_factory=dict)
+    recovered: bool = False
     _step: str = RefreshStep.PLANNED
     _since: float = field(default_factory=time.monotonic)
 
@@ -38,7 +39,9 @@ class Journal:
 
     def finish(self, **values: Any) -> Refresh:
         self._time()
-        return refreshes.finish(self.store, self.refresh.id, timings=dict(self.timings), **values)
+        return refreshes.finish(
+            self.store, self.refresh.id, recovered=self.recovered, timings=dict(self.timings), **values
+        )
 
     @property
     def step(self) -> str:

@@ -54,7 +54,10 @@ class RefreshRecovery:
             if tenant.state in OWNED_ELSEWHERE:
                 return []
             done: list[str] = []
-            for record in refreshes.unfinished(self.store, tenant.id):
+            open_records = refreshes.unfinished(self.store, tenant.id)
+            if open_records and tenant.state is TenantState.RUNNING:
+                done += self._let_through(tenant)  # first of all: whichever the link names is right
+            for record in open_records:
                 done.append(self._resolve(tenant, record))
             done += self._clear(tenant)
             if tenant.state is TenantState.RUNNING:
@@ -91,7 +94,9 @@ class RefreshRecovery:
                 self._start(tenant, old)
             except OrchestratorError as error:
                 LOG.warning("refresh.previous_not_started", tenant=tenant.name, error=error.message)
-        journal = Journal(self.store, record, lambda _: None, timings=dict(record.timings), _step=record.step)
+        journal = Journal(
+            self.store, record, lambda _: None, timings=dict(record.timings), recovered=True, _step=record.step
+        )
         self._settling().settle(tenant, journal, old, record.draft_id)
         return f"finished the {record.kind.value} {record.id}, interrupted while {record.step.value}"
 
@@ -116,21 +121,24 @@ class RefreshRecovery:
             live = generation_store.live(connection, tenant.id)
         if live is None:
             return done
-        limits = self.limits(tenant)
-        if not self.generations.servers.is_ready(self.generations.spec(tenant, live.id, limits)):
+        if not self.generations.servers.is_ready(self.generations.spec(tenant, live.id, self.limits(tenant))):
             began = time.monotonic()
             self._start(tenant, live)
             done.append(f"started the live database in {time.monotonic() - began:.1f} s")
         if self.pools.live_id(tenant.id) != live.id:
             self.pools.point(tenant.id, live.id)
             done.append("put the live link back")
-        if not self.pools.is_serving(tenant, limits):
-            self.pools.start(tenant, limits)
-            done.append("let clients through the pool again")
+        done += self._let_through(tenant)
         for generation in self._known(tenant).values():
             if generation.state is GenerationState.PREVIOUS:
                 self.generations.stop(tenant, generation.id)
         return done
+
+    def _let_through(self, tenant: Tenant) -> list[str]:
+        if self.pools.is_serving(tenant, self.limits(tenant)):
+            return []
+        self.pools.start(tenant, self.limits(tenant))
+        return ["let clients through the pool again"]
 
     def _start(self, tenant: Tenant, generation: Generation) -> None:
         with self.store.connect() as connection:
