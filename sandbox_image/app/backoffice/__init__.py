@@ -1,0 +1,1 @@
+"""Harbour Hotels back office."""
