@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.snapshots import Snapshot
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.volume.trees import LocalVolume
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.engine import SessionImages, directory_on, mounted_volume, running_engine
+from tests.support.snapshot import SnapshotRig, snapshot_rig
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,18 @@ def volume_dir(volume: LocalVolume) -> Iterator[Path]:
     """A directory of this test on the reflink volume; its path is short enough for sockets."""
     with directory_on(volume) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def clinic_rig(
+    engine: DockerEngine, images: SessionImages, volume: LocalVolume, cluster: Cluster
+) -> Iterator[SnapshotRig]:
+    """A small production in a container and the flow that takes snapshots of it. Leave both as you found them."""
+    with snapshot_rig(engine, images.postgres, volume, cluster) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="session")
+def clinic_snapshot(clinic_rig: SnapshotRig) -> Snapshot:
+    """A good snapshot of the small production."""
+    return clinic_rig.flow.take(clinic_rig.source)

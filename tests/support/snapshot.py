@@ -21,7 +21,6 @@ from orchestrator.core.places import Places
 from orchestrator.core.ports.engine import ContainerLimits
 from orchestrator.core.ports.servers import ServerKind, ServerSpec
 from orchestrator.core.ports.snapshots import Source
-from orchestrator.core.snapshots import Snapshot
 from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.postgres.roles import PostgresRoles
@@ -173,8 +172,3 @@ def _fill(rig: SnapshotRig) -> None:
                 "ALTER DEFAULT PRIVILEGES IN SCHEMA clinic GRANT SELECT ON TABLES TO mirror_reader"
             ).format(sql.Literal(PASSWORD))
         )
-
-
-def ready_snapshot(rig: SnapshotRig) -> Snapshot:
-    """One good snapshot of the clinic."""
-    return rig.flow.take(rig.source)

@@ -101,7 +101,7 @@ def expression(column: PlannedColumn) -> str:
     masked = {
         Method.NULL: "NULL",
         Method.CONSTANT: f"{literal(rule.value or '')}::{fact.type}",
-        Method.EMPTY: "'{}'" if fact.family in (TypeFamily.ARRAY, TypeFamily.JSON) else "''",
+        Method.EMPTY: ("'{}'" if fact.family in (TypeFamily.ARRAY, TypeFamily.JSON) else "''") + f"::{fact.type}",
         Method.HASH: _hash(fact.family, digest),
         Method.FIRST_NAME: f"pg_temp.mask_name({method}, {seed}, 0, {first})",
         Method.LAST_NAME: f"pg_temp.mask_name({method}, {seed}, 0, {last})",

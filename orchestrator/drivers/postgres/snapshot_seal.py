@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -140,14 +141,17 @@ def search(data: Path, samples: Sequence[bytes]) -> list[str]:
 
 
 def sync_tree(root: Path) -> None:
-    """fsync every file and directory: the builder ran without."""
-    for folder, _, names in os.walk(root, topdown=False):
-        for path in (*(Path(folder) / name for name in names), Path(folder)):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    """Write the whole file system `root` lies on through to the disk: the builder ran without fsync.
+
+    One syncfs for all files: an fsync each takes seconds for a thousand of them.
+    """
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise SnapshotFailed("The snapshot could not be written to the disk.", effect=os.strerror(number))
+    finally:
+        os.close(descriptor)
 
 
 def _drop_spare_wal(pg_wal: Path, redo_file: str) -> None:
