@@ -7,9 +7,27 @@ from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Network
 
+from orchestrator.errors import Conflict, LimitReached, NotFound
+
 UID_FIRST = 20_000
 POOL_UID_FIRST = 30_000
 DATABASE_UID_FIRST = 40_000
+
+
+class TenantMissing(NotFound):
+    code = "not_found.tenant"
+
+
+class TenantExists(Conflict):
+    code = "conflict.tenant_exists"
+
+
+class WrongTenantState(Conflict):
+    code = "conflict.tenant_state"
+
+
+class TenantsMax(LimitReached):
+    code = "limit_reached.tenants"
 
 
 class TenantState(StrEnum):
@@ -19,6 +37,15 @@ class TenantState(StrEnum):
     FAILED = "failed"
     REMOVING = "removing"
     REMOVED = "removed"
+
+
+class StepState(StrEnum):
+    """Of one journaled step: written as `begun` before it is taken."""
+
+    BEGUN = "begun"
+    DONE = "done"
+    FAILED = "failed"
+    UNDONE = "undone"
 
 
 class RefreshPolicy(StrEnum):
@@ -49,6 +76,7 @@ class Tenant:
     refresh_policy: RefreshPolicy
     pool_mode: PoolMode
     created_at: datetime
+    reason: str = ""  # why it is in this state, when something went wrong
 
     @property
     def uid(self) -> int:

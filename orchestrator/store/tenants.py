@@ -1,66 +1,73 @@
-"""Remembering tenants: names and slots given once, every step written before it is taken."""
+"""Tenants in the control database, and the journal of what is being done to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.core.names import check_tenant_name, new_id
-from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
-from orchestrator.errors import Conflict, LimitReached, NotFound
-from orchestrator.store.tables.tenants import TENANT_STEPS, TENANTS
+from orchestrator.core.names import new_id
+from orchestrator.core.tenants import (
+    PoolMode,
+    RefreshPolicy,
+    StepState,
+    Tenant,
+    TenantExists,
+    TenantMissing,
+    TenantsMax,
+    TenantState,
+)
+from orchestrator.store.session import lock_key
+from orchestrator.store.tables.tenants import STEPS, TENANTS
 
-NOW = func.clock_timestamp()
-_COLUMNS = [TENANTS.c[field.name] for field in fields(Tenant)]
-SLOTS_TRIED_MAX = 50
-
-
-class TenantNotFound(NotFound):
-    code = "not_found.tenant"
-
-
-class TenantExists(Conflict):
-    code = "conflict.tenant_exists"
-
-
-class WrongTenantState(Conflict):
-    code = "conflict.tenant_state"
-
-
-class TooManyTenants(LimitReached):
-    code = "limit_reached.tenants"
-
-
-@dataclass(frozen=True)
-class TenantStep:
-    """One step of a launch or removal, as it was written before being taken."""
-
-    number: int
-    trip: str
-    step: str
-    at: datetime
-    detail: str
+PRESENT = tuple(state for state in TenantState if state is not TenantState.REMOVED)
+_COLUMNS = [
+    TENANTS.c[name]
+    for name in (
+        "id",
+        "name",
+        "number",
+        "profile",
+        "image",
+        "state",
+        "scope",
+        "snapshot_profile",
+        "refresh_policy",
+        "pool_mode",
+        "created_at",
+        "reason",
+    )
+]
 
 
 @dataclass(frozen=True)
-class TenantStanding:
-    """What the tenants table knows beyond the tenant itself."""
+class Step:
+    """One journaled step of an operation on a tenant."""
 
-    tenant: Tenant
+    operation: str
+    operation_id: str
     step: str
-    error_code: str
-    error: str
-    changed_at: datetime
-    created_by: str
+    state: StepState
+    begun_at: datetime
+    ended_at: datetime | None
+    spent_s: float | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """How often bringing a tenant back has failed, and when to try again."""
+
+    attempts: int
+    next_try_at: datetime | None
 
 
 def _tenant(row: Row[Any]) -> Tenant:
-    values = {field.name: row._mapping[field.name] for field in fields(Tenant)}
+    values = dict(row._mapping)
     values["state"] = TenantState(values["state"])
     values["refresh_policy"] = RefreshPolicy(values["refresh_policy"])
     values["pool_mode"] = PoolMode(values["pool_mode"])
@@ -74,152 +81,146 @@ def add(
     profile: str,
     image: str,
     scope: str | None,
-    created_by: str,
-    snapshot_profile: str = "default",
-    refresh_policy: RefreshPolicy = RefreshPolicy.SAVE,
-    pool_mode: PoolMode = PoolMode.TRANSACTION,
-    tenants_max: int = 200,
+    snapshot_profile: str,
+    refresh_policy: RefreshPolicy,
+    pool_mode: PoolMode,
+    tenants_max: int,
 ) -> Tenant:
-    """Record a tenant as launching, with the lowest free slot.
-
-    Raises InvalidTenantName, TenantExists or TooManyTenants.
-    """
-    check_tenant_name(name)
-    for _ in range(SLOTS_TRIED_MAX):
+    """Record a tenant that is about to be launched, in the lowest free slot. Raises TenantExists or TenantsMax."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": lock_key("tenant slots")})
+        taken = set(connection.scalars(select(TENANTS.c.number).where(TENANTS.c.state != TenantState.REMOVED)))
+        if len(taken) >= tenants_max:
+            raise TenantsMax(
+                f"There are {len(taken)} tenants already; this installation allows {tenants_max}.",
+                effect="No tenant was launched.",
+                next_step="Remove one, or raise tenants.tenants_max in configs/orchestrator.yaml.",
+            )
+        values = {
+            "id": new_id("t"),
+            "name": name,
+            "number": next(number for number in range(len(taken) + 1) if number not in taken),
+            "profile": profile,
+            "image": image,
+            "state": TenantState.LAUNCHING,
+            "scope": scope,
+            "snapshot_profile": snapshot_profile,
+            "refresh_policy": refresh_policy,
+            "pool_mode": pool_mode,
+        }
         try:
-            with engine.begin() as connection:
-                used = set(connection.scalars(select(TENANTS.c.number).where(TENANTS.c.state != TenantState.REMOVED)))
-                free = next((number for number in range(1, tenants_max + 1) if number not in used), None)
-                if free is None:
-                    raise TooManyTenants(
-                        f"This installation holds at most {tenants_max} tenants.",
-                        next_step="Remove one, or raise tenants.limit in configs/orchestrator.yaml.",
-                    )
-                row = connection.execute(
-                    insert(TENANTS)
-                    .values(
-                        id=new_id("t"),
-                        name=name,
-                        number=free,
-                        profile=profile,
-                        image=image,
-                        state=TenantState.LAUNCHING,
-                        scope=scope,
-                        snapshot_profile=snapshot_profile,
-                        refresh_policy=refresh_policy,
-                        pool_mode=pool_mode,
-                        created_by=created_by,
-                    )
-                    .returning(*_COLUMNS)
-                ).one()
-                return _tenant(row)
+            return _tenant(connection.execute(insert(TENANTS).values(**values).returning(*_COLUMNS)).one())
         except IntegrityError as error:
-            if "uq_tenants_number_open" in str(error.orig):
-                continue  # somebody else took the slot between our look and our insert
             raise TenantExists(
-                f"There is a tenant {name} already.",
-                effect="Nothing was launched.",
-                next_step=f"Choose another name, or remove it: orchestrator tenant remove {name}.",
+                f"There is a tenant called {name} already.",
+                effect="Nothing was changed.",
+                next_step=f"Choose another name, or remove it first: `orchestrator tenant remove {name}`.",
             ) from error
-    raise TooManyTenants("No free slot could be taken.", next_step="Try again.")
 
 
-def get(engine: Engine, name_or_id: str) -> Tenant:
-    """The tenant by name (not removed) or id. Raises TenantNotFound."""
-    return standing(engine, name_or_id).tenant
+def get(engine: Engine, tenant_id: str) -> Tenant:
+    """Raises TenantMissing, also for one that was removed."""
+    return _one(engine, TENANTS.c.id == tenant_id, tenant_id)
 
 
-def standing(engine: Engine, name_or_id: str) -> TenantStanding:
-    """The tenant with what became of its last launch or removal. Raises TenantNotFound."""
-    named = (TENANTS.c.name == name_or_id) & (TENANTS.c.state != TenantState.REMOVED)
+def named(engine: Engine, name: str) -> Tenant:
+    """The tenant that has this name now. Raises TenantMissing."""
+    return _one(engine, TENANTS.c.name == name, name)
+
+
+def _one(engine: Engine, condition: Any, shown: str) -> Tenant:
     with engine.connect() as connection:
-        row = connection.execute(select(TENANTS).where(named | (TENANTS.c.id == name_or_id))).first()
+        query = select(*_COLUMNS).where(condition, TENANTS.c.state != TenantState.REMOVED)
+        row = connection.execute(query).one_or_none()
     if row is None:
-        raise TenantNotFound(
-            f"There is no tenant {ascii(name_or_id)[:80]}.",
-            next_step="`orchestrator tenant list` shows the ones there are.",
+        raise TenantMissing(
+            f"There is no tenant {ascii(shown)[:60]}.", next_step="`orchestrator tenant list` shows those there are."
         )
-    return _standing(row)
+    return _tenant(row)
 
 
-def _standing(row: Row[Any]) -> TenantStanding:
-    values = row._mapping
-    return TenantStanding(
-        _tenant(row), values["step"], values["error_code"], values["error"], values["changed_at"], values["created_by"]
-    )
-
-
-def standings(engine: Engine, *, states: Sequence[TenantState] | None = None) -> list[TenantStanding]:
-    """Every tenant that is not removed (or those in `states`), by name."""
-    wanted = TENANTS.c.state.in_(states) if states is not None else TENANTS.c.state != TenantState.REMOVED
+def listed(engine: Engine, *, states: Iterable[TenantState] = PRESENT) -> list[Tenant]:
+    """By name."""
+    query = select(*_COLUMNS).where(TENANTS.c.state.in_(list(states))).order_by(TENANTS.c.name)
     with engine.connect() as connection:
-        return [_standing(row) for row in connection.execute(select(TENANTS).where(wanted).order_by(TENANTS.c.name))]
+        return [_tenant(row) for row in connection.execute(query)]
 
 
-def every(engine: Engine, *, states: Sequence[TenantState] | None = None) -> list[Tenant]:
-    """As `standings`, the tenants alone."""
-    return [found.tenant for found in standings(engine, states=states)]
+def names(engine: Engine) -> dict[str, str]:
+    """The name of every tenant there ever was, by id."""
+    with engine.connect() as connection:
+        return {row.id: row.name for row in connection.execute(select(TENANTS.c.id, TENANTS.c.name))}
 
 
-def set_state(
-    engine: Engine,
-    tenant_id: str,
-    state: TenantState,
-    *,
-    expected: Sequence[TenantState],
-    code: str = "",
-    error: str = "",
-) -> Tenant:
-    """Move a tenant from one of `expected` to `state`. Raises WrongTenantState, or TenantNotFound."""
+def set_state(engine: Engine, tenant_id: str, state: TenantState, *, reason: str = "") -> None:
+    """Also forgets earlier attempts: a new state is a new beginning."""
     with engine.begin() as connection:
-        row = connection.execute(
+        connection.execute(
             update(TENANTS)
-            .where(TENANTS.c.id == tenant_id, TENANTS.c.state.in_(expected))
-            .values(state=state, error_code=code, error=error[:2000], changed_at=NOW)
-            .returning(*_COLUMNS)
-        ).one_or_none()
-    if row is None:
-        found = get(engine, tenant_id)
-        raise WrongTenantState(
-            f"The tenant {found.name} is {found.state}.",
-            effect="Nothing was changed.",
-            next_step=f"This is possible when it is {' or '.join(expected)}.",
-        )
-    return _tenant(row)
-
-
-def change(engine: Engine, tenant_id: str, **values: Any) -> Tenant:
-    """Change a tenant's settings (profile, image, scope, refresh_policy, pool_mode, snapshot_profile)."""
-    with engine.begin() as connection:
-        row = connection.execute(
-            update(TENANTS).where(TENANTS.c.id == tenant_id).values(**values, changed_at=NOW).returning(*_COLUMNS)
-        ).one()
-    return _tenant(row)
-
-
-def write_step(engine: Engine, tenant_id: str, trip: str, step: str, detail: str = "") -> None:
-    """Write the step about to be taken, before it is taken."""
-    following = (
-        select(func.coalesce(func.max(TENANT_STEPS.c.number), 0) + 1)
-        .where(TENANT_STEPS.c.tenant_id == tenant_id)
-        .scalar_subquery()
-    )
-    with engine.begin() as connection:
-        connection.execute(
-            insert(TENANT_STEPS).values(tenant_id=tenant_id, number=following, trip=trip, step=step, detail=detail)
-        )
-        connection.execute(
-            update(TENANTS).where(TENANTS.c.id == tenant_id).values(step=f"{trip}.{step}", changed_at=NOW)
+            .where(TENANTS.c.id == tenant_id)
+            .values(state=state, reason=reason[:1000], changed_at=func.now(), attempts=0, next_try_at=None)
         )
 
 
-def steps(engine: Engine, tenant_id: str, *, limit: int = 200) -> list[TenantStep]:
-    """The newest steps, oldest first."""
-    statement = (
-        select(*[TENANT_STEPS.c[field.name] for field in fields(TenantStep)])
-        .where(TENANT_STEPS.c.tenant_id == tenant_id)
-        .order_by(TENANT_STEPS.c.number.desc())
-        .limit(limit)
-    )
+def trouble(engine: Engine, tenant_id: str) -> Trouble:
     with engine.connect() as connection:
-        return [TenantStep(*row) for row in reversed(connection.execute(statement).all())]
+        row = connection.execute(
+            select(TENANTS.c.attempts, TENANTS.c.next_try_at).where(TENANTS.c.id == tenant_id)
+        ).one_or_none()
+    return Trouble(0, None) if row is None else Trouble(row.attempts, row.next_try_at)
+
+
+def note_trouble(engine: Engine, tenant_id: str, reason: str, *, pause_s: float) -> int:
+    """Bringing it back failed: count it, and do not try again for `pause_s`. Returns how often it has failed."""
+    with engine.begin() as connection:
+        attempts = connection.scalar(
+            update(TENANTS)
+            .where(TENANTS.c.id == tenant_id)
+            .values(
+                attempts=TENANTS.c.attempts + 1,
+                next_try_at=func.now() + text("make_interval(secs => :pause)").bindparams(pause=pause_s),
+                reason=reason[:1000],
+            )
+            .returning(TENANTS.c.attempts)
+        )
+    return int(attempts or 0)
+
+
+def begin_step(engine: Engine, tenant_id: str, operation: str, operation_id: str, step: str) -> int:
+    """Write the intent before the step is taken; returns its number."""
+    with engine.begin() as connection:
+        number: int = connection.execute(
+            insert(STEPS)
+            .values(
+                tenant_id=tenant_id, operation=operation, operation_id=operation_id, step=step, state=StepState.BEGUN
+            )
+            .returning(STEPS.c.number)
+        ).scalar_one()
+        return number
+
+
+def end_step(engine: Engine, number: int, state: StepState, *, spent_s: float, error: str | None = None) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            update(STEPS)
+            .where(STEPS.c.number == number)
+            .values(state=state, ended_at=func.clock_timestamp(), spent_s=spent_s, error=error and error[:2000])
+        )
+
+
+def undo_steps(connection: Connection, tenant_id: str) -> None:
+    """Everything that was made for the tenant is gone again."""
+    connection.execute(
+        update(STEPS)
+        .where(STEPS.c.tenant_id == tenant_id, STEPS.c.state.in_([StepState.BEGUN, StepState.DONE]))
+        .values(state=StepState.UNDONE, ended_at=func.coalesce(STEPS.c.ended_at, func.clock_timestamp()))
+    )
+
+
+def steps(engine: Engine, tenant_id: str, *, limit: int = 100) -> list[Step]:
+    """The newest operation's steps last."""
+    columns = [STEPS.c[name] for name in Step.__dataclass_fields__]
+    query = select(*columns).where(STEPS.c.tenant_id == tenant_id).order_by(STEPS.c.number.desc()).limit(limit)
+    with engine.connect() as connection:
+        rows = [Step(**{**row._mapping, "state": StepState(row.state)}) for row in connection.execute(query)]
+    return rows[::-1]
