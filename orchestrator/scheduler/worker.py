@@ -17,7 +17,7 @@ from orchestrator import logs
 from orchestrator.core import jobs as rules
 from orchestrator.core.jobs import Handler, Job, JobCancelled, LeaseLost
 from orchestrator.core.names import new_id
-from orchestrator.errors import InvalidInput, NotFound, OrchestratorError
+from orchestrator.errors import LimitReached, OrchestratorError, OutsideFailure
 from orchestrator.store import jobs
 from orchestrator.store.session import TenantBusy
 
@@ -168,8 +168,8 @@ class Worker:
         except LeaseLost:
             return "lease lost"
         except OrchestratorError as error:
-            # What the caller got wrong stays wrong; what failed outside may pass.
-            retry = not isinstance(error, InvalidInput | NotFound)
+            # What failed outside or ran into a limit may pass; the rest stays as it is.
+            retry = isinstance(error, OutsideFailure | LimitReached)
             return jobs.fail(self._engine, job, code=error.code, message=str(error), retry=retry).value
         except Exception as error:
             _log.exception("job.crashed", kind=job.kind)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, Row, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core.names import new_id
@@ -143,7 +144,7 @@ def last_done(engine: Engine) -> dict[str, Refresh]:
     query = (
         select(*_COLUMNS)
         .where(REFRESHES.c.state == RefreshState.DONE)
-        .distinct(REFRESHES.c.tenant_id)
+        .ext(distinct_on(REFRESHES.c.tenant_id))
         .order_by(REFRESHES.c.tenant_id, REFRESHES.c.started_at.desc())
     )
     with engine.connect() as connection:

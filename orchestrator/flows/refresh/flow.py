@@ -29,7 +29,7 @@ from orchestrator.core.refresh import (
 )
 from orchestrator.core.snapshots import Snapshot
 from orchestrator.core.tenants import RefreshPolicy, Tenant, TenantState
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, OutsideFailure
 from orchestrator.flows.refresh.journal import Journal
 from orchestrator.flows.refresh.settling import Settling
 from orchestrator.parts.generation import Generations
@@ -164,6 +164,9 @@ class RefreshFlow:
                 result = self.run(tenant, actor=actor, reason=reason, copies=at_once)
             except OrchestratorError as error:
                 result = error
+            except Exception as error:
+                LOG.exception("refresh.crashed", tenant=tenant.name)
+                result = OutsideFailure(f"The refresh of {tenant.name} ended with {type(error).__name__}.")
             on_done(tenant, result)
             return result
 
