@@ -10,8 +10,8 @@ help:  ## this list
 environment:
 	@scripts/environment.sh
 
-setup: environment  ## prepare this machine: engine, volume, images (CHECK=1 only reports)
-	@$(BIN)/python -m orchestrator.setup $(if $(CHECK),--check)
+setup: environment  ## prepare this machine: engine, volume, images (CHECK=1 only reports, COMPOSE=1 for docker compose too)
+	@$(BIN)/python -m orchestrator.setup $(if $(CHECK),--check) $(if $(COMPOSE),--compose)
 
 demo: setup  ## a demo production, a snapshot and three tenants, from nothing
 	@$(BIN)/orchestrator demo

@@ -20,12 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.setup", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, only report")
     parser.add_argument("--tests", action="store_true", help="also what the tests need (a browser)")
+    parser.add_argument("--compose", action="store_true", help="also what docker compose needs")
     parser.add_argument("--remove", action="store_true", help="delete the installation, its data and its images")
     parser.add_argument("--yes", action="store_true", help="do not ask before deleting")
     parser.add_argument("--var", type=Path, default=None, help="where the installation keeps its data")
     wanted = parser.parse_args(arguments)
     try:
-        options = from_settings(config.load(), for_tests=wanted.tests)
+        options = replace(from_settings(config.load()), for_tests=wanted.tests, for_compose=wanted.compose)
     except OrchestratorError as failure:
         to_stderr(f"set-up stopped: {failure}")
         return 1

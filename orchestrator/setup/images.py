@@ -11,7 +11,7 @@ from orchestrator.core.places import Places
 from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.recipes import NOUNS, Recipe, base_recipe, recipe
-from orchestrator.setup.steps import CheckResult, Progress, SetupFailed
+from orchestrator.setup.steps import CheckResult, Progress, SetupFailed, Step
 
 
 class BuildStep:
@@ -56,6 +56,37 @@ class NamedImageStep:
         self._images.pull(self.image, progress=lambda _: None)
 
 
+class ComposeStep:
+    """`docker compose` finds the images and the data's place in the file .env beside docker-compose.yml."""
+
+    name = "settings for docker compose"
+
+    def __init__(self, options: SetupOptions, control: str, images: ImageSet) -> None:
+        self._file = options.project / ".env"
+        ours = {
+            "ORCHESTRATOR_IMAGE": control,
+            "POSTGRES_IMAGE": images.postgres,
+            "PROXY_IMAGE": images.proxy,
+            "ORCHESTRATOR_VAR": str(options.places.var),
+            "ORCHESTRATOR_INSTANCE": options.instance,
+        }
+        self._lines = [f"{name}={value}" for name, value in ours.items()]
+        self._names = tuple(f"{name}=" for name in ours)
+
+    def check(self) -> CheckResult:
+        if set(self._lines) <= set(self._present()):
+            return CheckResult(self.name, True)
+        return CheckResult(self.name, False, f"{self._file} is not up to date", "Run make setup COMPOSE=1.")
+
+    def do(self, progress: Progress) -> None:
+        kept = [line for line in self._present() if not line.startswith(self._names)]
+        self._file.write_text("\n".join([*kept, *self._lines]) + "\n")
+        progress(f"written to {self._file}")
+
+    def _present(self) -> list[str]:
+        return self._file.read_text().splitlines() if self._file.is_file() else []
+
+
 class RememberImagesStep:
     """The names are written down where the running installation reads them."""
 
@@ -78,17 +109,22 @@ class RememberImagesStep:
         progress(f"written to {self._file}")
 
 
-def image_steps(options: SetupOptions, images: DockerImages) -> list[BuildStep | NamedImageStep | RememberImagesStep]:
+def image_steps(options: SetupOptions, images: DockerImages) -> list[Step]:
     """The base, then one step for each part, then remembering their names."""
     base = BuildStep(base_recipe(options), images)
-    steps: list[BuildStep | NamedImageStep | RememberImagesStep] = [base]
+    steps: list[Step] = [base]
     names: dict[str, str] = {}
     for noun in NOUNS:
         named = getattr(options.images, noun)
         step = NamedImageStep(noun, named, images) if named else BuildStep(recipe(noun, options, base.image), images)
         names[noun] = step.image
         steps.append(step)
-    return [*steps, RememberImagesStep(options.places, ImageSet(**names))]
+    wanted = ImageSet(**names)
+    steps.append(RememberImagesStep(options.places, wanted))
+    if options.for_compose:
+        control = BuildStep(recipe("control", options, base.image), images)
+        steps += [control, ComposeStep(options, control.image, wanted)]
+    return steps
 
 
 def load_images(places: Places) -> ImageSet:

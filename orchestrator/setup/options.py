@@ -35,6 +35,7 @@ class SetupOptions:
     disk_bytes: int = 0
     images: ImageSet = field(default_factory=ImageSet)
     for_tests: bool = False
+    for_compose: bool = False
     root_image: str = "debian:trixie-slim"
     debian_mirror: str = field(
         default_factory=lambda: os.environ.get("ORCHESTRATOR_DEBIAN_MIRROR", "http://deb.debian.org/debian")
@@ -45,12 +46,11 @@ class SetupOptions:
     instance: str = "orchestrator"
 
 
-def from_settings(settings: Settings, *, for_tests: bool = False) -> SetupOptions:
+def from_settings(settings: Settings) -> SetupOptions:
     """Set-up of a configured installation."""
     return SetupOptions(
         places=settings.places,
         disk_bytes=settings.disk,
         images=settings.images.image_set(),
-        for_tests=for_tests,
         instance=settings.instance,
     )

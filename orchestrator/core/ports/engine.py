@@ -66,7 +66,7 @@ class ContainerSpec:
 
     name: str
     image: str
-    argv: tuple[str, ...]
+    argv: tuple[str, ...]  # the program and its arguments; empty: the image's own entry point and command
     uid: int
     gid: int
     limits: ContainerLimits

@@ -15,6 +15,8 @@ LABEL_TENANT = "orchestrator.tenant"
 LABEL_GENERATION = "orchestrator.generation"
 LABEL_ROLE = "orchestrator.role"
 LABEL_SPEC = "orchestrator.spec"
+# On a container that something else defines and keeps (docker compose): used as it is, never replaced.
+LABEL_KEPT_BY = "orchestrator.kept-by"
 LOG_FILE_SIZE = "5m"
 LOG_FILES = "2"
 NANO = 1_000_000_000
@@ -102,8 +104,6 @@ def create_body(spec: ContainerSpec, instance: str, seccomp: str | None = None) 
     """The body of `POST /containers/create`; memberships after the first are added before the start."""
     body: dict[str, Any] = {
         "Image": spec.image,
-        "Entrypoint": [spec.argv[0]],
-        "Cmd": list(spec.argv[1:]),
         "User": f"{spec.uid}:{spec.gid}",
         "WorkingDir": spec.working_directory,
         "Env": [f"{name}={value}" for name, value in sorted(spec.environment.items())],
@@ -115,6 +115,8 @@ def create_body(spec: ContainerSpec, instance: str, seccomp: str | None = None) 
         "AttachStderr": False,
         "HostConfig": host_config(spec, seccomp),
     }
+    if spec.argv:
+        body |= {"Entrypoint": [spec.argv[0]], "Cmd": list(spec.argv[1:])}
     if spec.networks:
         first = spec.networks[0]
         body["NetworkingConfig"] = {"EndpointsConfig": {first.network: endpoint(first.address)}}

@@ -42,6 +42,8 @@ class DockerEngine(DockerNetworks):
             found = self._inspect(spec.name)
             if found is not None:
                 self._check_ours(found, spec.name)
+                if self._label(found, arguments.LABEL_KEPT_BY):
+                    return self._kept(found, spec.name)
                 is_equal = self._label(found, arguments.LABEL_SPEC) == digest
                 if is_equal and _has_memberships(found, spec.networks) and self._runs(found, spec.name):
                     return self._observed(spec.name)
@@ -122,6 +124,15 @@ class DockerEngine(DockerNetworks):
         except EngineFailed:
             self._delete(made["Id"], spec.name)
             raise
+
+    def _kept(self, found: dict[str, Any], name: str) -> Container:
+        """One that something else defines: started if need be, never replaced."""
+        if not self._runs(found, name):
+            raise EngineFailed(
+                f"{name} cannot be started.",
+                next_step=f"It is kept by {self._label(found, arguments.LABEL_KEPT_BY)}: start it there.",
+            )
+        return self._observed(name)
 
     def _runs(self, found: dict[str, Any], name: str) -> bool:
         """Start it if it is stopped; False when it cannot start (a network or address is gone): replace it then."""

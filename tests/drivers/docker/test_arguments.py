@@ -83,3 +83,10 @@ def test_a_network_with_another_subnet_or_reach_differs() -> None:
     assert not network_differs(found, spec)
     assert network_differs(found, replace(spec, subnet="10.0.0.16/28"))
     assert network_differs(found, replace(spec, internal=False))
+
+
+def test_a_named_program_replaces_the_images_entry_point_and_none_keeps_it() -> None:
+    named = create_body(SPEC, "here")
+    assert named["Entrypoint"] == ["/bin/true"] and named["Cmd"] == ["x"]
+    kept = create_body(replace(SPEC, argv=()), "here")
+    assert "Entrypoint" not in kept and "Cmd" not in kept

@@ -24,6 +24,7 @@ from orchestrator.core.ports.engine import (
     NoSuchContainer,
     NotOurs,
 )
+from orchestrator.drivers.docker.arguments import create_body
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
 from tests.support.engine import SessionImages, clean_up
@@ -148,6 +149,16 @@ def test_start_is_idempotent_and_another_spec_replaces(mine: DockerEngine, spec:
     stopped = mine.observe(spec.name)
     assert stopped is not None and not stopped.running
     assert mine.start(replace(spec, environment={"A": "1"})).id == changed.id
+
+
+def test_what_something_else_keeps_is_used_and_never_replaced(mine: DockerEngine, spec: ContainerSpec) -> None:
+    body = create_body(spec, mine.instance)
+    body["Labels"] |= {"orchestrator.spec": "", "orchestrator.kept-by": "docker compose"}
+    made = mine.connection.api.create_container_from_config(body, spec.name)["Id"]
+    assert mine.start(spec).id == made
+    mine.stop(spec.name)
+    again = mine.start(replace(spec, environment={"A": "1"}))
+    assert again.id == made and again.running
 
 
 def test_a_listing_tells_running_ended_and_tenant(mine: DockerEngine, spec: ContainerSpec) -> None:
