@@ -6,11 +6,13 @@ alone, carried over by a one-time code: the tenant's code is not trusted with mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
+from orchestrator.core import passes
 from orchestrator.core.access import (
     ROLE_SCOPES,
     InvalidUser,
@@ -26,7 +28,7 @@ from orchestrator.core.access import (
     principal_of,
     principal_of_token,
 )
-from orchestrator.core.actors import Actor, ActorKind, system
+from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.audit import AuditEvent, Result
 from orchestrator.core.ports.audit import AuditLog
 from orchestrator.core.tenants import TenantMissing
@@ -51,11 +53,12 @@ class AccessRules:
 
 @dataclass(frozen=True)
 class Access:
-    """Everything about who somebody is. `on_sign_in` may refuse (SignInRefused) or only look."""
+    """Everything about who somebody is. `pass_key` signs the control plane's own passes."""
 
     store: Engine
     audit: AuditLog
     rules: AccessRules
+    pass_key: bytes = field(repr=False)
 
     def sign_in(self, name: str, password: str, *, address: str = "", agent: str = "") -> tuple[str, Session]:
         """A console session and its secret. Raises SignInRefused (whatever the reason) or TooManySignIns."""
@@ -257,11 +260,11 @@ class Access:
         """Forget sessions that are over; returns how many."""
         return sessions.prune(self.store, idle_s=self.rules.idle_s)
 
-    def probe_entry(self, hostname: str, *, lifetime_s: float = 60.0) -> tuple[str, Callable[[], None]]:
-        """A short session at one host for the product's own look through the door, and how to end it."""
-        user_id = users.ensure_probe(self.store)
-        secret, made = sessions.begin(self.store, user_id, hostname, lifetime_s=lifetime_s, agent=system("probe").name)
-        return secret, lambda: sessions.end(self.store, made.id)
+    def is_pass(self, hostname: str, given: str) -> bool:
+        """Whether the control plane itself is looking through this tenant's door."""
+        return self.tenant_name(hostname) is not None and passes.holds(
+            self.pass_key, hostname, given, datetime.now(UTC)
+        )
 
     def _enabled(self, session: Session) -> User:
         user = users.get(self.store, session.user_id)

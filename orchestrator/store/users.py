@@ -17,7 +17,6 @@ from orchestrator.store.tables.sessions import SESSIONS
 from orchestrator.store.tables.users import SIGN_IN_FAILURES, USER_TENANTS, USERS
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,62}[a-z0-9])?")
-PROBE_ID = "system:probe"
 
 
 def check_name(name: str) -> str:
@@ -56,20 +55,6 @@ def add(engine: Engine, name: str, role: Role, password: str, *, tenant_ids: Ite
     return get(engine, values["id"])
 
 
-def ensure_probe(engine: Engine) -> str:
-    """The id of the user whose sessions the product itself looks through tenants' doors with.
-
-    Its password hash matches no password, and it is in no list.
-    """
-    with engine.begin() as connection:
-        connection.execute(
-            upsert(USERS)
-            .values(id=PROBE_ID, name=PROBE_ID, role=Role.REVIEWER, password_hash="none")  # noqa: S106
-            .on_conflict_do_nothing()
-        )
-    return PROBE_ID
-
-
 def get(engine: Engine, user_id: str) -> User:
     """Raises UserMissing."""
     return _one(engine, USERS.c.id == user_id, user_id)
@@ -82,7 +67,7 @@ def named(engine: Engine, name: str) -> User:
 
 def listed(engine: Engine) -> list[User]:
     with engine.connect() as connection:
-        return [_user(row) for row in connection.execute(_query().where(USERS.c.id != PROBE_ID).order_by(USERS.c.name))]
+        return [_user(row) for row in connection.execute(_query().order_by(USERS.c.name))]
 
 
 def set_password(engine: Engine, user_id: str, password: str) -> None:
