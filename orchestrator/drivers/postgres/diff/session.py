@@ -53,7 +53,8 @@ def reading(dsn: str, *, timeout_s: float, what: str) -> Iterator[Connection[Any
         settings = {
             **PINNED_SETTINGS,
             **_SESSION_SETTINGS,
-            "client_encoding": "SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8",
+            # Such a database converts nothing; LATIN1 lets every byte pass for names, cells are read raw anyway.
+            "client_encoding": "LATIN1" if encoding == "SQL_ASCII" else "UTF8",
             "statement_timeout": str(int(timeout_s * 1000)),
         }
         pairs = sql.SQL(", ").join(
