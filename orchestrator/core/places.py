@@ -33,6 +33,11 @@ class Places:
         return self.var / "proxy"
 
     @property
+    def proxy_static(self) -> Path:
+        """Traefik's static configuration directory."""
+        return self.var / "proxy-static"
+
+    @property
     def software(self) -> Path:
         """Binaries and image roots made by set-up."""
         return self.var / "software"

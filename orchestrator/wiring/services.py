@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
 from orchestrator.config import Settings
 from orchestrator.core.ports.audit import AuditLog
+from orchestrator.core.ports.snapshots import Source
 from orchestrator.flows.access import Access
 from orchestrator.flows.launch import LaunchFlow
+from orchestrator.flows.publish import PublishFlow
+from orchestrator.flows.reconcile import ReconcileFlow
+from orchestrator.flows.refresh import RefreshFlow
+from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
+from orchestrator.parts.code import Code
+from orchestrator.wiring.installation import Installation
 
 
 @dataclass(frozen=True)
@@ -21,5 +29,17 @@ class Services:
     store: Engine
     audit: AuditLog
     access: Access
+    installation: Installation
     launch: LaunchFlow
     tenants: TenantFlow
+    reconcile: ReconcileFlow
+    snapshots: Snapshots
+    source: Callable[[], Source]
+    refresh: RefreshFlow
+    publish: PublishFlow
+    code: Code
+
+    def close(self) -> None:
+        """Give back every connection; the object is of no use afterwards."""
+        self.store.dispose()
+        self.installation.drivers.engine.connection.close()

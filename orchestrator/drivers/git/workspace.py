@@ -28,3 +28,23 @@ def create(tree: Path, git: Path, *, source: Path, branch: str, start: str, upst
     trusted.run("read-tree", "-u", "--reset", start, environment={"GIT_WORK_TREE": str(partial_tree)})
     partial_tree.rename(tree)
     partial_git.rename(git)
+
+
+def first_commit(files: Path, repository: Path, *, branch: str) -> None:
+    """Make a bare repository whose `branch` holds the files below `files`, in one commit. For the demo's company."""
+    partial = repository.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    git = Git(partial)
+    git.run("init", "--quiet", "--bare", "--template=", f"--initial-branch={branch}", str(partial))
+    work_tree = {"GIT_WORK_TREE": str(files)}
+    git.run("add", "--all", "--", str(files), environment=work_tree)
+    tree = git.run("write-tree").text.strip()
+    identity = {
+        f"GIT_{who}_{what}": value
+        for who in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "Harbour Hotels"), ("EMAIL", "it@harbour-hotels.example"))
+    }
+    commit = git.run("commit-tree", tree, "-F", "-", stdin=b"Back office as it is today\n", environment=identity)
+    git.run("update-ref", f"refs/heads/{branch}", commit.text.strip())
+    partial.rename(repository)

@@ -1,0 +1,247 @@
+"""From the settings to every flow: the only place where drivers and flows meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from sqlalchemy import Engine
+
+from orchestrator import config
+from orchestrator.config import Settings
+from orchestrator.core.actors import system
+from orchestrator.core.allowlist.load import load
+from orchestrator.core.allowlist.programs import sandbox_policy
+from orchestrator.core.generations import DatabaseLimits
+from orchestrator.core.limits import Profile
+from orchestrator.core.masking import rules as masking_rules
+from orchestrator.core.ports.sandboxd import Program, SandboxPolicy
+from orchestrator.core.ports.snapshots import Source
+from orchestrator.core.tenants import Tenant
+from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.workshop import PostgresWorkshop
+from orchestrator.flows.access import Access, AccessRules
+from orchestrator.flows.launch import Host, LaunchFlow
+from orchestrator.flows.publish import PublishFlow
+from orchestrator.flows.reconcile import ReconcileFlow
+from orchestrator.flows.refresh import RefreshFlow, RefreshRecovery
+from orchestrator.flows.snapshot import Snapshots
+from orchestrator.flows.tenant import TenantFlow
+from orchestrator.parts.code import Code
+from orchestrator.parts.generation import Generations
+from orchestrator.parts.network import NetworkPart
+from orchestrator.parts.pool import TenantPools
+from orchestrator.parts.route import RoutePart
+from orchestrator.parts.sandbox import AppCommand, SandboxPart
+from orchestrator.parts.tenancy import Tenancy
+from orchestrator.parts.workspace import WorkspacePart
+from orchestrator.store import tenants
+from orchestrator.wiring import secrets, servers
+from orchestrator.wiring.drafts import NoDrafts
+from orchestrator.wiring.drivers import SECCOMP_PROFILE, WEB_PORT, Drivers, make_drivers
+from orchestrator.wiring.installation import Installation
+from orchestrator.wiring.services import Services
+from orchestrator.wiring.visitor import Visitor
+
+# The app and the publish run whatever the allowlist says; a tenant's commands are decided before they get here.
+PRODUCT_PROGRAMS = (Program("/usr/bin/python3"), Program("/usr/bin/git"))
+DEMO_APP = AppCommand(("/usr/bin/python3", "-m", "uvicorn", "backoffice.app:app", "--fd", "3"))
+
+
+def build(settings: Settings, *, store: Engine | None = None) -> Services:
+    """Connect to a running installation. Raises SetupFailed before the first set-up."""
+    drivers = make_drivers(settings)
+    installation = Installation(drivers)
+    store = store or installation.open_store()
+    tenancy = _tenancy(drivers, store)
+    visitor = Visitor(
+        address=settings.networks.edge_proxy,
+        port=WEB_PORT,
+        domain=settings.proxy.domain,
+        key=secrets.key(settings.places.secrets, "visit.key"),
+        timeout_s=settings.tenants.launch_timeout,
+    )
+    launch = LaunchFlow(
+        store=store,
+        audit=drivers.audit,
+        tenancy=tenancy,
+        limits=settings.limits,
+        host=_host(),
+        image=drivers.images.sandbox,
+        tenants_max=settings.tenants.tenants_max,
+        answers=visitor.visit,
+    )
+    tenant_flow = TenantFlow(store, drivers.audit, tenancy, visitor.visit)
+    limits = _database_limits(settings)
+    recovery = RefreshRecovery(
+        store=store,
+        generations=tenancy.generations,
+        pools=tenancy.pools,
+        drafts=NoDrafts(),
+        reload=lambda tenant_id: tenants.get(store, tenant_id),
+        limits=limits,
+        previous_kept=settings.refresh.previous_kept,
+    )
+    refresh = RefreshFlow(
+        store=store,
+        audit=drivers.audit,
+        generations=tenancy.generations,
+        pools=tenancy.pools,
+        drafts=NoDrafts(),
+        reload=lambda tenant_id: tenants.get(store, tenant_id),
+        limits=limits,
+        previous_kept=settings.refresh.previous_kept,
+    )
+    reconciler = system("reconcile")
+    return Services(
+        settings=settings,
+        store=store,
+        audit=drivers.audit,
+        access=Access(store, drivers.audit, _access_rules(settings)),
+        installation=installation,
+        launch=launch,
+        tenants=tenant_flow,
+        reconcile=ReconcileFlow(
+            store=store,
+            engine=drivers.engine,
+            tenancy=tenancy,
+            installation=installation.ensure,
+            recover=recovery.recover,
+            finish_launch=lambda one: launch.finish(one, actor=reconciler),
+            finish_removal=lambda one: tenant_flow.finish_removal(one, actor=reconciler),
+            at_once=settings.reconcile.at_once,
+        ),
+        snapshots=_snapshots(drivers, store, tenancy.generations),
+        source=lambda: source(settings, drivers),
+        refresh=refresh,
+        publish=PublishFlow(
+            store=store,
+            audit=drivers.audit,
+            repository=drivers.repository,
+            workspace=tenancy.workspace,
+            production=settings.branch.production,
+            reach=tenancy.sandbox.reach,
+            command_ids=lambda _: (),
+            file_bytes_max=settings.branch.file_bytes_max,
+        ),
+        code=Code(drivers.repository, settings.branch.production),
+    )
+
+
+def _access_rules(settings: Settings) -> AccessRules:
+    section = settings.sessions
+    return AccessRules(
+        console_host=settings.proxy.console_host,
+        domain=settings.proxy.domain,
+        idle_s=section.idle,
+        absolute_s=section.absolute,
+        code_lifetime_s=section.code_lifetime,
+        token_lifetime_max_s=section.token_lifetime_max,
+        failures_max=section.failures_max,
+        failure_window_s=section.failure_window,
+    )
+
+
+def source(settings: Settings, drivers: Drivers) -> Source:
+    """Where snapshots are read from: the company's mirror, a dump, or the demo's production."""
+    mirror = settings.production.mirror
+    if mirror.dump is not None:
+        return Source(description=f"the dump {mirror.dump}", dump=mirror.dump)
+    if mirror.dsn:
+        password = config.secret(mirror.password_file) if mirror.password_file else None
+        return Source(description="the mirror of production", dsn=mirror.dsn, password=password)
+    sockets = servers.production(settings).sockets
+    return Source(
+        description="Harbour Hotels, the demo production",
+        dsn=drivers.servers.dsn(sockets, user=hotels.READER, database=hotels.DATABASE),
+        password=secrets.text(settings.places.secrets, "demo-mirror.password"),
+    )
+
+
+def _tenancy(drivers: Drivers, store: Engine) -> Tenancy:
+    settings, places = drivers.settings, drivers.places
+    generations = Generations(drivers.servers, drivers.roles, drivers.volume, places, settings.instance)
+    pools = TenantPools(
+        pools=drivers.pools,
+        servers=drivers.servers,
+        places=places,
+        instance=settings.instance,
+        image=drivers.images.pool,
+        patience_s=settings.refresh.patience,
+        grace_s=settings.refresh.grace,
+    )
+    network = NetworkPart(drivers.engine, settings.networks.plan, settings.instance, servers.proxy_name(settings))
+    sandbox = SandboxPart(
+        engine=drivers.engine,
+        sandboxds=drivers.sandboxds,
+        volume=drivers.volume,
+        places=places,
+        instance=settings.instance,
+        seccomp_profile=SECCOMP_PROFILE,
+        app=DEMO_APP,
+        profile=settings.limits.profile,
+        policy=_policy(settings),
+        password=pools.password,
+        require_kernel_gate=settings.tenants.require_kernel_gate,
+        patience_s=settings.tenants.launch_timeout,
+    )
+    return Tenancy(
+        store=store,
+        generations=generations,
+        pools=pools,
+        network=network,
+        workspace=WorkspacePart(places, drivers.repository, settings.branch.production),
+        sandbox=sandbox,
+        route=RoutePart(drivers.proxy, network, settings.proxy.domain),
+        places=places,
+        profile=settings.limits.profile,
+    )
+
+
+def _policy(settings: Settings) -> Callable[[Tenant], SandboxPolicy]:
+    """What may start for a tenant: what its allowlist lists, and what the product itself runs in every sandbox."""
+    path = settings.file("allowlist")
+
+    def policy(tenant: Tenant) -> SandboxPolicy:
+        gate = load(path.read_text(encoding="utf-8"), source=str(path)).gate(profile=tenant.profile, tenant=tenant.name)
+        listed = sandbox_policy(gate)
+        known = {program.path for program in listed.programs}
+        return replace(listed, programs=(*listed.programs, *(one for one in PRODUCT_PROGRAMS if one.path not in known)))
+
+    return policy
+
+
+def _snapshots(drivers: Drivers, store: Engine, generations: Generations) -> Snapshots:
+    settings = drivers.settings
+    masking_file = settings.file("masking")
+    workshop = PostgresWorkshop(
+        drivers.engine,
+        drivers.servers,
+        drivers.binaries,
+        network=servers.edge_network(settings),
+        network_address=str(settings.networks.edge[5]),
+    )
+    return Snapshots(
+        control=store,
+        workshop=workshop,
+        volume=drivers.volume,
+        places=drivers.places,
+        generations=generations,
+        instance=settings.instance,
+        masking=lambda: masking_rules.parse(config.read_yaml(masking_file)),
+        key=lambda: secrets.key(settings.places.secrets, "masking.key"),
+    )
+
+
+def _database_limits(settings: Settings) -> Callable[[Tenant], DatabaseLimits]:
+    return lambda tenant: _profile(settings, tenant).database_limits
+
+
+def _profile(settings: Settings, tenant: Tenant) -> Profile:
+    return settings.limits.profile(tenant.profile)
+
+
+def _host() -> Host:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Host(memory_bytes=pages, cpus=os.cpu_count() or 1)
