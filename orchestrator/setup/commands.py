@@ -63,8 +63,11 @@ def can_install_packages() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
-def install_packages(names: Sequence[str], *, log: Path, progress: Progress) -> None:
-    """apt-get install, lists refreshed first. Raises SetupFailed; says what to type where we may not."""
+def install_packages(names: Sequence[str], *, welcome: Sequence[str] = (), log: Path, progress: Progress) -> None:
+    """apt-get install, lists refreshed first; of `welcome` what this release has.
+
+    Raises SetupFailed; says what to type where we may not install.
+    """
     wanted = " ".join(names)
     if not can_install_packages():
         raise SetupFailed(f"These packages are missing: {wanted}.", next_step=f"As root: apt-get install {wanted}")
@@ -76,6 +79,15 @@ def install_packages(names: Sequence[str], *, log: Path, progress: Progress) -> 
     except SetupFailed as failure:
         # One broken source of many must not stop us: the installation says what is really missing.
         progress(f"the package lists could not all be refreshed: {failure.message}")
-    progress(f"installing {wanted}")
-    install = ["apt-get", *patience, "install", "-y", "--no-install-recommends", *names]
+    chosen = [*names, *(name for name in welcome if _is_in_this_release(name))]
+    progress(f"installing {' '.join(chosen)}")
+    install = ["apt-get", *patience, "install", "-y", "--no-install-recommends", *chosen]
     run(install, log=log, progress=progress, timeout_s=INSTALL_TIMEOUT_S, environment=quiet)
+
+
+def _is_in_this_release(package: str) -> bool:
+    argv = ["apt-cache", "show", "--quiet=2", package]
+    try:
+        return subprocess.run(argv, check=False, capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False

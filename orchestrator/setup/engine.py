@@ -18,7 +18,9 @@ from orchestrator.setup.steps import CheckResult, Progress, SetupFailed
 START_TIMEOUT_S = 90.0
 POLL_S = 0.25
 SOCKET = Path("/var/run/docker.sock")
-PACKAGES = ("docker.io", "cgroupfs-mount", "iptables", "ca-certificates")
+PACKAGES = ("docker.io", "iptables", "ca-certificates")
+# Not in every release; needed where nothing else mounts the control groups, or where AppArmor is on.
+WELCOME = ("cgroupfs-mount", "apparmor")
 
 
 class EngineStep:
@@ -46,7 +48,7 @@ class EngineStep:
         if shutil.which("dockerd") is None:
             if not can_install_packages():
                 raise SetupFailed(cause, next_step=cure)
-            install_packages(PACKAGES, log=self._log, progress=progress)
+            install_packages(PACKAGES, welcome=WELCOME, log=self._log, progress=progress)
             if self._answers_within(3.0):  # the package's own service may have started it
                 return
         if Path("/run/systemd/system").is_dir():
