@@ -85,10 +85,11 @@ class PostgresServers:
                 f"The socket path {socket} is longer than {SOCKET_PATH_BYTES_MAX} bytes.",
                 next_step="Put the installation's var directory at a shorter path.",
             )
+        container = self.container_spec(spec)  # first of all it looks whether there is a data directory
         self._write_access_files(spec)
         spec.sockets.mkdir(parents=True, exist_ok=True)
         self._own(spec.sockets, spec.uid, 0o755)
-        self.engine.start(self.container_spec(spec))
+        self.engine.start(container)
 
     def wait(self, spec: ServerSpec, *, timeout_s: float = 30.0) -> None:
         """Wait until it accepts connections. Raises DataDirectoryLocked or ServerFailed."""
@@ -170,10 +171,7 @@ class PostgresServers:
             ACCOUNTS_FILE: passwd(accounts),
         }
         for name, text in files.items():
-            path = spec.data / name
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
-            self._own(path, spec.uid, 0o644 if name == ACCOUNTS_FILE else 0o600)
+            _replace_file(spec.data / name, text, spec.uid, 0o644 if name == ACCOUNTS_FILE else 0o600)
 
     def _own(self, path: Path, uid: int, mode: int) -> None:
         """Give `path` to the instance. Without root the instance must run as ourselves."""
@@ -207,3 +205,16 @@ class PostgresServers:
 
     def _log_end(self, name: str) -> str:
         return self.engine.logs(name, lines=30)[-2000:].strip()
+
+
+def _replace_file(path: Path, text: str, uid: int, mode: int) -> None:
+    """Write a new file over `path`. The directory belongs to the server: a link in it is never followed."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        if os.fstat(descriptor).st_uid != uid:
+            os.fchown(descriptor, uid, uid)
+        os.fchmod(descriptor, mode)
+    partial.replace(path)
