@@ -19,6 +19,7 @@ import psycopg
 from tests.support.cluster import wheel_root
 
 START_DEADLINE_S = 60
+MEMORY_WANTED_BYTES = 2 * 1024**3
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -102,10 +103,16 @@ def _as_nobody() -> dict[str, Any]:
     return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
 
 
+def _place() -> str:
+    """Memory where there is plenty of it: these are thousands of small files, gone in a minute."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_WANTED_BYTES else "/tmp"
+
+
 @contextmanager
 def servers() -> Iterator[Server]:
     """A fresh, stopped server with the role `reader`; its copies live beside it and go with it."""
-    root = Path(tempfile.mkdtemp(prefix="gen", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="gen", dir=_place()))
     if os.geteuid() == 0:
         shutil.chown(root, "nobody", "nogroup")
     origin = Server(root / "origin")

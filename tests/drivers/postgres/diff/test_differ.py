@@ -29,7 +29,7 @@ from tests.drivers.postgres.diff.histories import SCHEMA
 from tests.drivers.postgres.diff.oracle import brute_force, flattened
 from tests.support.generations import Server, servers
 
-DATABASES = 20
+DATABASES = 11
 _numbers = itertools.count()
 
 
@@ -99,13 +99,19 @@ def _pair(generation: tuple[Server, Server, str], database: str) -> Pair:
 
 
 @pytest.fixture
+def untouched(generation: tuple[Server, Server, str]) -> Pair:
+    """A database nobody changes."""
+    return _pair(generation, "origin")
+
+
+@pytest.fixture
 def pair(generation: tuple[Server, Server, str]) -> Pair:
     """A database of its own, untouched so far."""
     return _pair(generation, f"d{next(_numbers)}")
 
 
-def test_an_untouched_sandbox_differs_in_nothing(pair: Pair) -> None:
-    result = PostgresDiffer().compare(pair.sides)
+def test_an_untouched_sandbox_differs_in_nothing(untouched: Pair) -> None:
+    result = PostgresDiffer().compare(untouched.sides)
     assert result.changeset.is_empty
     assert not result.changeset.schema_changes
     assert {cost.how for cost in result.costs if cost.table.name != "fleeting"} == {HowCompared.UNCHANGED}
@@ -129,10 +135,10 @@ def test_full_and_block_comparison_agree_on_the_digest(pair: Pair) -> None:
     assert full.changeset.digest() == pair.diff().digest()
 
 
-def test_a_superuser_is_refused_as_reader(pair: Pair) -> None:
+def test_a_superuser_is_refused_as_reader(untouched: Pair) -> None:
     for sides in (
-        replace(pair.sides, live_reader=pair.live.dsn(pair.database)),
-        replace(pair.sides, base_reader=pair.base.dsn(pair.database)),
+        replace(untouched.sides, live_reader=untouched.live.dsn(untouched.database)),
+        replace(untouched.sides, base_reader=untouched.base.dsn(untouched.database)),
     ):
         with pytest.raises(DiffFailed, match="superuser"):
             PostgresDiffer().compare(sides)
@@ -294,13 +300,13 @@ def test_a_schema_that_is_locked_is_a_named_refusal(pair: Pair, monkeypatch: pyt
             pair.diff()
 
 
-def test_an_unreachable_side_is_a_clear_failure(pair: Pair) -> None:
+def test_an_unreachable_side_is_a_clear_failure(untouched: Pair) -> None:
     with pytest.raises(DiffFailed, match="base snapshot cannot be reached"):
-        PostgresDiffer().compare(replace(pair.sides, base_reader="host=/nonexistent dbname=x user=reader"))
+        PostgresDiffer().compare(replace(untouched.sides, base_reader="host=/nonexistent dbname=x user=reader"))
 
 
-def test_shapes_tell_what_promote_needs(pair: Pair) -> None:
-    shapes = PostgresDiffer().shapes(pair.base.dsn(pair.database, "reader"))
+def test_shapes_tell_what_promote_needs(untouched: Pair) -> None:
+    shapes = PostgresDiffer().shapes(untouched.base.dsn(untouched.database, "reader"))
     people = shapes[TableName("public", "people")]
     assert people.primary_key == ("id",)
     assert people.column("id").generated is Generated.SEQUENCE
