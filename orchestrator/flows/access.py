@@ -147,12 +147,6 @@ class Access:
         self._tenant_of(hostname, principal)
         return principal
 
-    def at_host_by_token(self, hostname: str, secret: str) -> Principal:
-        """A program with an API token at a tenant's host. Raises SignInRequired or TenantMissing."""
-        principal = self.by_token(secret)
-        self._tenant_of(hostname, principal)
-        return principal
-
     def tenant_name(self, hostname: str) -> str | None:
         """The tenant's name in a hostname of ours; None for any other host."""
         name, _, domain = hostname.partition(".")

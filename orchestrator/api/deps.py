@@ -1,0 +1,127 @@
+"""What routes ask for: the services, who asks, the tenant named in the path, and doing a creation once.
+
+Route functions are plain (not async): FastAPI runs them in its thread pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Path, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.api import cookies
+from orchestrator.core.access import Principal, Scope, SignInRequired
+from orchestrator.core.tenants import Tenant, TenantMissing
+from orchestrator.errors import InvalidInput
+from orchestrator.store import idempotency, tenants
+from orchestrator.wiring.services import Services
+
+KEY_LENGTH_MAX = 200
+
+
+class Body(BaseModel):
+    """A request's body: unknown fields and wrong types are refused, nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class View(BaseModel):
+    """An answer's body, made from a record of the core: `TenantView.of(tenant)`."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def get_principal(request: Request, services: ServicesDep) -> Principal:
+    """By bearer token, else by the console's session cookie. Raises SignInRequired."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme:
+        if scheme.lower() != "bearer" or not secret:
+            raise SignInRequired("Only bearer tokens are understood.", next_step="Authorization: Bearer orc_…")
+        return services.access.by_token(secret.strip())
+    cookie = cookies.taken(request, cookies.console_name(services.settings))
+    if not cookie:
+        raise SignInRequired("You are not signed in.", next_step="Sign in, or send a bearer token.")
+    return services.access.by_session(cookie)
+
+
+PrincipalDep = Annotated[Principal, Depends(get_principal)]
+
+
+def require(scope: Scope) -> Any:
+    """A route's first parameter: `who: Annotated[Principal, require(Scope.TENANTS_READ)]`."""
+
+    def checked(principal: PrincipalDep) -> Principal:
+        principal.require(scope)
+        return principal
+
+    return Depends(checked)
+
+
+def get_tenant(services: ServicesDep, principal: PrincipalDep, name: Annotated[str, Path(max_length=60)]) -> Tenant:
+    """The tenant named in the path. Raises TenantMissing, also for one the caller may not see."""
+    return visible_tenant(services, principal, name)
+
+
+TenantDep = Annotated[Tenant, Depends(get_tenant)]
+
+
+def visible_tenant(services: Services, principal: Principal, name: str) -> Tenant:
+    """By name. Raises TenantMissing, also for one the caller may not see: foreign names are not told."""
+    tenant = tenants.named(services.store, name)
+    if not principal.may_see(tenant.id):
+        raise TenantMissing(f"There is no tenant {ascii(name)[:60]}.")
+    return tenant
+
+
+async def get_once(
+    request: Request,
+    services: ServicesDep,
+    principal: PrincipalDep,
+    idempotency_key: Annotated[str | None, Header(max_length=KEY_LENGTH_MAX)] = None,
+) -> Once:
+    """Reads the body (already received) to tell one request from another."""
+    body = await request.body()
+    what = f"{request.method} {request.url.path}\0".encode() + body
+    return Once(services, principal.user_id, idempotency_key, hashlib.sha256(what).digest())
+
+
+class Once:
+    """Does a creation once per idempotency key: the same key and request again get the first answer again."""
+
+    def __init__(self, services: Services, owner: str, key: str | None, request_digest: bytes) -> None:
+        self._store = services.store
+        self._owner = owner
+        self._key = key
+        self._digest = request_digest
+
+    def __call__(self, work: Callable[[], BaseModel], *, status: int = 201) -> JSONResponse:
+        """Answer with what `work` returns. A failure is not kept: the key may be used again."""
+        if self._key is None:
+            return JSONResponse(work().model_dump(mode="json"), status)
+        if not self._key.strip():
+            raise InvalidInput("An idempotency key must not be empty.")
+        known = idempotency.claim(self._store, self._owner, self._key, self._digest)
+        if known is not None:
+            return JSONResponse(known.body, known.status, headers={"Idempotency-Replayed": "true"})
+        try:
+            body = work().model_dump(mode="json")
+        except BaseException:
+            idempotency.forget(self._store, self._owner, self._key)
+            raise
+        idempotency.answer(self._store, self._owner, self._key, status, body)
+        return JSONResponse(body, status)
+
+
+OnceDep = Annotated[Once, Depends(get_once)]

@@ -1,0 +1,123 @@
+"""/api/v1/tenants."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from orchestrator.api.deps import Body, OnceDep, ServicesDep, TenantDep, View, require
+from orchestrator.core.access import Principal, Scope
+from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant
+from orchestrator.flows.launch import LaunchRequest
+from orchestrator.store import tenants
+from orchestrator.wiring.services import Services
+
+router = APIRouter(prefix="/tenants", tags=["tenants"])
+Reader = Annotated[Principal, require(Scope.TENANTS_READ)]
+Operator = Annotated[Principal, require(Scope.TENANTS_OPERATE)]
+Admin = Annotated[Principal, require(Scope.TENANTS_ADMIN)]
+
+
+class LaunchBody(Body):
+    """What may be chosen at launch; what is left out is the installation's default."""
+
+    name: str = Field(max_length=200, examples=["north-region"])
+    profile: str = Field("", max_length=60)
+    image: str = Field("", max_length=300)
+    scope: str | None = Field(None, max_length=200)
+    snapshot_profile: str = Field("", max_length=60)
+    refresh_policy: RefreshPolicy | None = Field(None, strict=False)
+    pool_mode: PoolMode | None = Field(None, strict=False)
+
+
+class TenantView(View):
+    """One tenant."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    profile: str
+    image: str
+    scope: str | None
+    snapshot_profile: str
+    refresh_policy: str
+    pool_mode: str
+    address: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, tenant: Tenant, services: Services) -> TenantView:
+        proxy = services.settings.proxy
+        address = proxy.address(f"{tenant.name}.{proxy.domain}")
+        values = {name: getattr(tenant, name) for name in cls.model_fields if name != "address"}
+        return cls(address=address, **values)
+
+
+class StepView(View):
+    """One journaled step of what was last done to a tenant."""
+
+    operation: str
+    step: str
+    state: str
+    begun_at: datetime
+    spent_s: float | None
+    error: str | None
+
+
+class TenantDetail(TenantView):
+    """One tenant with its journal."""
+
+    steps: list[StepView]
+
+
+@router.get("")
+def list_tenants(services: ServicesDep, who: Reader) -> list[TenantView]:
+    """Every tenant the caller may see, by name."""
+    found = tenants.listed(services.store)
+    return [TenantView.of(tenant, services) for tenant in found if who.may_see(tenant.id)]
+
+
+@router.post("", status_code=201, response_model=TenantView)
+def launch_tenant(body: LaunchBody, services: ServicesDep, who: Admin, once: OnceDep) -> object:
+    """Launch a tenant and wait until its hostname answers."""
+    defaults = services.settings.tenants
+    request = LaunchRequest(
+        name=body.name,
+        profile=body.profile,
+        image=body.image,
+        scope=body.scope,
+        snapshot_profile=body.snapshot_profile or defaults.snapshot_profile,
+        refresh_policy=body.refresh_policy or RefreshPolicy(defaults.refresh_policy),
+        pool_mode=body.pool_mode or PoolMode(defaults.pool_mode),
+    )
+    return once(lambda: TenantView.of(services.launch.run(request, actor=who.actor), services))
+
+
+@router.get("/{name}")
+def show_tenant(tenant: TenantDep, services: ServicesDep, who: Reader) -> TenantDetail:
+    """One tenant and the steps of what was last done to it."""
+    del who
+    steps = [StepView.model_validate(step) for step in tenants.steps(services.store, tenant.id, limit=50)]
+    return TenantDetail(**TenantView.of(tenant, services).model_dump(), steps=steps)
+
+
+@router.post("/{name}/stop")
+def stop_tenant(tenant: TenantDep, services: ServicesDep, who: Operator) -> TenantView:
+    """Stop its containers; data and files stay."""
+    return TenantView.of(services.tenants.stop(tenant.name, actor=who.actor), services)
+
+
+@router.post("/{name}/start")
+def start_tenant(tenant: TenantDep, services: ServicesDep, who: Operator) -> TenantView:
+    """Start a stopped tenant and wait until its hostname answers."""
+    return TenantView.of(services.tenants.start(tenant.name, actor=who.actor), services)
+
+
+@router.delete("/{name}")
+def remove_tenant(tenant: TenantDep, services: ServicesDep, who: Admin) -> TenantView:
+    """Delete its containers, databases and workspace; its published branch and the audit trail stay."""
+    return TenantView.of(services.tenants.remove(tenant.name, actor=who.actor), services)
