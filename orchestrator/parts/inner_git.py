@@ -58,8 +58,6 @@ ENVIRONMENT: Mapping[str, str] = {
 GRANTS = (
     PathGrant(WORKSPACE, Access.WRITE),
     PathGrant(REPOSITORY, Access.WRITE),
-    PathGrant("/dev/urandom", Access.READ),
-    PathGrant("/dev/null", Access.WRITE),
 )
 
 

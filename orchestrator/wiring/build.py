@@ -46,7 +46,7 @@ from orchestrator.wiring.visitor import Visitor
 
 # The app and the publish run whatever the allowlist says; a tenant's commands are decided before they get here.
 PRODUCT_PROGRAMS = (Program("/usr/bin/python3"), Program("/usr/bin/git"))
-DEMO_APP = AppCommand(("/usr/bin/python3", "-m", "uvicorn", "backoffice.app:app", "--fd", "3"))
+DEMO_APP = AppCommand(("/usr/bin/python3", "-m", "uvicorn", "backoffice.main:app", "--fd", "3"))
 
 
 def build(settings: Settings, *, store: Engine | None = None) -> Services:
