@@ -113,8 +113,9 @@ def _forget_dead_engine() -> None:
     """A pid file of an engine that was killed stops the next one when its number is in use again."""
     for file in (Path("/var/run/docker.pid"), Path("/var/run/docker/containerd/containerd.pid")):
         try:
-            name = Path(f"/proc/{int(file.read_text())}/comm").read_text().strip()
+            # Empty for one that ended and was not collected yet; its number still counts as taken.
+            program = Path(f"/proc/{int(file.read_text())}/cmdline").read_bytes().split(b"\0")[0].decode()
         except (OSError, ValueError):
-            name = ""
-        if name not in {"dockerd", "containerd"}:
+            program = ""
+        if Path(program).name not in {"dockerd", "containerd"}:
             file.unlink(missing_ok=True)
