@@ -1,0 +1,1 @@
+"""The allowlist: what a rule may say, what it matches, what is decided and why. Pure."""
