@@ -19,7 +19,7 @@ from orchestrator.core.actors import Actor
 from orchestrator.core.audit import AuditEvent, Phase, Result
 from orchestrator.core.names import TenantNames
 from orchestrator.core.ports.audit import AuditLog
-from orchestrator.core.ports.git import BundleRefused, PushRefused, RemoteUnreachable, Repository
+from orchestrator.core.ports.git import PackRefused, PushRefused, RemoteUnreachable, Repository
 from orchestrator.core.ports.sandboxd import Sandboxd
 from orchestrator.core.publishes import BranchView, MergeConflicts, Publish, PublishRefused, PublishState
 from orchestrator.core.publishing import Finding
@@ -67,7 +67,7 @@ class PublishFlow:
                 finished = self._publish(tenant, record, branch, published, actor)
             except OrchestratorError as error:
                 findings = error.fields.get("findings", ())
-                refused = isinstance(error, PublishRefused | BundleRefused | MergeConflicts)
+                refused = isinstance(error, PublishRefused | PackRefused | MergeConflicts)
                 state = PublishState.REFUSED if refused else PublishState.FAILED
                 publishes.finish(
                     self.store,

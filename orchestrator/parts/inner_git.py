@@ -83,11 +83,11 @@ class InnerGit:
         )
     )
 
-    def stream(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    def stream(self, *arguments: str, stdin: bytes = b"") -> Iterator[bytes]:
         """Yield standard output as it comes. Raises InnerGitFailed at the end when git did not succeed."""
         ended: CommandExited | None = None
         stderr = bytearray()
-        for event in self.sandboxd.run(self._command(arguments, b"", environment or {})):
+        for event in self.sandboxd.run(self._command(arguments, stdin, {})):
             if isinstance(event, CommandOutput):
                 if event.stream == "stdout":
                     yield event.data

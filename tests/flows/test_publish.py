@@ -209,7 +209,7 @@ def test_a_branch_that_moved_at_the_remote_is_never_forced(site: Site) -> None:
     assert site.company_head("tenant/harbour") == foreign
 
 
-STEPS = ["rev-parse", "add", "write-tree", "commit-tree", "update-ref", "bundle"]
+STEPS = ["rev-parse", "add", "write-tree", "commit-tree", "update-ref", "pack-objects"]
 
 
 @pytest.mark.parametrize("step", STEPS)

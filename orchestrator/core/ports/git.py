@@ -1,6 +1,6 @@
 """The bare repository outside every container: checked objects, branches, merges without a work tree.
 
-A tenant's objects arrive only as a bundle. Nothing here ever runs inside a tenant's directory, so no hook,
+A tenant's objects arrive only as a pack. Nothing here ever runs inside a tenant's directory, so no hook,
 filter, attribute or configuration of a tenant is ever read on the host.
 """
 
@@ -35,10 +35,10 @@ class BranchMoved(Conflict):
     code = "conflict.branch_moved"
 
 
-class BundleRefused(InvalidInput):
-    """A bundle is damaged, too large, rewrites history or holds objects git's own checks reject."""
+class PackRefused(InvalidInput):
+    """A pack is damaged, too large, rewrites history or holds objects git's own checks reject."""
 
-    code = "invalid.bundle"
+    code = "invalid.pack"
 
 
 class UnknownRevision(NotFound):
@@ -126,10 +126,10 @@ class Repository(Protocol):
         """Whether the objects of `commit` were taken before."""
         ...
 
-    def take_bundle(self, bundle: Path, *, head: str, expected: str | None) -> None:
-        """Check a tenant's bundle (fsck, size, history) and keep its objects; no branch moves.
+    def take_pack(self, pack: Path, *, head: str, expected: str | None) -> None:
+        """Check a tenant's pack (fsck, size, history) and keep its objects; no branch moves.
 
-        Raises BundleRefused when the objects are bad or `head` does not descend from `expected`.
+        Raises PackRefused when the objects are bad or `head` does not descend from `expected`.
         Running it again with the same head is fine.
         """
         ...

@@ -1,20 +1,19 @@
-"""The bare repository: reads, bundles in and out, merges without a work tree."""
+"""The bare repository: reads, packs in and out, merges without a work tree."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.core.ports.git import (
     BranchMoved,
-    BundleRefused,
     CodeDiff,
     Commit,
     GitFailed,
     MergeCheck,
     NewFile,
+    PackRefused,
     UnknownRevision,
 )
 from orchestrator.drivers.git import parse, workspace
@@ -27,18 +26,16 @@ ZERO = "0" * 40
 SUBMODULE = "160000"
 SCANNED_BYTES_MAX = 1_000_000
 SCANNED_AT_ONCE = 50
-HEADER_LINES_MAX = 1000
-HEADER_LINE_BYTES_MAX = 4096
 
 
 class BareRepository:
     """Implements core.ports.git.Repository on a directory of our own and at most one remote."""
 
-    def __init__(self, directory: Path, remote: Remote | None = None, *, bundle_bytes_max: int = 512 * 2**20) -> None:
+    def __init__(self, directory: Path, remote: Remote | None = None, *, pack_bytes_max: int = 512 * 2**20) -> None:
         self._directory = directory
         self._git = Git(directory)
         self._remote = remote
-        self._bundle_bytes_max = bundle_bytes_max
+        self._pack_bytes_max = pack_bytes_max
 
     def ensure(self) -> None:
         if (self._directory / "HEAD").exists():
@@ -94,57 +91,37 @@ class BareRepository:
         arguments = ("merge-base", "--is-ancestor", self._known(ancestor), self._known(descendant))
         return self._git.run(*arguments, allowed=(0, 1)).exit_code == 0
 
-    # Bundles
+    # Packs
 
     def has(self, commit: str) -> bool:
         return OBJECT_ID.fullmatch(commit) is not None and self._resolve(commit) is not None
 
-    def take_bundle(self, bundle: Path, *, head: str, expected: str | None) -> None:
+    def take_pack(self, pack: Path, *, head: str, expected: str | None) -> None:
         if not OBJECT_ID.fullmatch(head):
-            raise BundleRefused("The head of the bundle is not a commit id.")
-        if bundle.stat().st_size > self._bundle_bytes_max:
-            raise BundleRefused(
-                f"The bundle is larger than {self._bundle_bytes_max // 2**20} MiB.",
+            raise PackRefused("The head of the pack is not a commit id.")
+        if pack.stat().st_size > self._pack_bytes_max:
+            raise PackRefused(
+                f"The pack is larger than {self._pack_bytes_max // 2**20} MiB.",
                 effect="The branch stays where it was.",
                 next_step="Take large files out of the branch.",
             )
         try:
-            self._index(bundle)
+            # Every object and link is checked, and nothing is kept when one is bad.
+            with pack.open("rb") as file:
+                self._git.run("index-pack", "--stdin", "--fix-thin", "--strict", stdin=file)
             self._git.run("rev-list", "--objects", "--quiet", head, "--not", "--all")
         except GitFailed as failure:
-            raise BundleRefused(
+            raise PackRefused(
                 "git's checks refused the tenant's objects.", effect=failure.effect, next_step=failure.message
             ) from failure
         if self._resolve(head) is None:
-            raise BundleRefused("The bundle does not hold the commit it was said to hold.")
+            raise PackRefused("The pack does not hold the commit it was said to hold.")
         if expected is not None and not self.is_ancestor(expected, head):
-            raise BundleRefused(
+            raise PackRefused(
                 "The branch was rewritten: its new head does not contain what was published before.",
                 effect="Nothing was published.",
                 next_step="Merge the published commit back into the workspace.",
             )
-
-    def _index(self, bundle: Path) -> None:
-        """Check and keep the pack inside `bundle`.
-
-        Not by `git fetch BUNDLE`: git before 2.45 takes a bundle's objects without fsck, whatever is configured.
-        `index-pack --strict` checks every object and link and keeps nothing when one is bad.
-        """
-        with bundle.open("rb") as file:
-            if not file.readline(HEADER_LINE_BYTES_MAX).startswith(b"# v2 git bundle"):
-                raise BundleRefused("This is not a git bundle of version 2.")
-            for _ in range(HEADER_LINES_MAX):
-                line = file.readline(HEADER_LINE_BYTES_MAX)
-                if line == b"\n":
-                    break
-                if not line.endswith(b"\n"):
-                    raise BundleRefused("The bundle's header is damaged.")
-            else:
-                raise BundleRefused("The bundle's header is too long.")
-            pack = file.tell()
-            # The child reads the descriptor, whose position differs from the buffered reader's.
-            os.lseek(file.fileno(), pack, os.SEEK_SET)
-            self._git.run("index-pack", "--stdin", "--fix-thin", "--strict", stdin=file)
 
     def new_files(self, head: str, *, since: str | None) -> Iterator[NewFile]:
         span = [self._known(head)] + ([f"^{self._known(since)}"] if since else [])

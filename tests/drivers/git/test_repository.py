@@ -1,4 +1,4 @@
-"""The bare repository against real git: hostile bundles, merges without a work tree, pushes that never force."""
+"""The bare repository against real git: hostile packs, merges without a work tree, pushes that never force."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.ports.git import BranchMoved, BundleRefused, PushRefused, RemoteUnreachable, UnknownRevision
+from orchestrator.core.ports.git import BranchMoved, PackRefused, PushRefused, RemoteUnreachable, UnknownRevision
 from orchestrator.drivers.git.remote import Remote
 from orchestrator.drivers.git.repository import BareRepository
 
@@ -48,9 +48,13 @@ class Workspace:
         self.git("commit", "--quiet", "--message", message)
         return self.git("rev-parse", "HEAD")
 
-    def bundle(self) -> Path:
-        target = self.directory.parent / f"{self.directory.name}.bundle"
-        self.git("bundle", "create", "--quiet", str(target), "HEAD")
+    def pack(self) -> Path:
+        target = self.directory.parent / f"{self.directory.name}.pack"
+        command = ["git", "pack-objects", "--revs", "--stdout", "--quiet"]
+        done = subprocess.run(
+            command, input=b"HEAD\n", cwd=self.directory, env=ENVIRONMENT, check=True, capture_output=True
+        )
+        target.write_bytes(done.stdout)
         return target
 
 
@@ -79,13 +83,13 @@ def repository(tmp_path: Path, company: Path) -> BareRepository:
 
 def accept(repository: BareRepository, workspace: Workspace, *, branch: str = "tenant/a") -> str:
     head, expected = workspace.git("rev-parse", "HEAD"), repository.branch(branch)
-    repository.take_bundle(workspace.bundle(), head=head, expected=expected)
+    repository.take_pack(workspace.pack(), head=head, expected=expected)
     if expected != head:
         repository.move_branch(branch, expected=expected, to=head)
     return head
 
 
-def test_a_bundle_moves_the_branch_and_arrives_twice_without_harm(
+def test_a_pack_moves_the_branch_and_arrives_twice_without_harm(
     repository: BareRepository, workspace: Workspace
 ) -> None:
     first = accept(repository, workspace)
@@ -98,16 +102,16 @@ def test_a_bundle_moves_the_branch_and_arrives_twice_without_harm(
 def test_a_rewritten_history_is_refused(repository: BareRepository, workspace: Workspace) -> None:
     first = accept(repository, workspace)
     workspace.git("commit", "--quiet", "--amend", "--message", "Rewritten")
-    with pytest.raises(BundleRefused, match="rewritten"):
+    with pytest.raises(PackRefused, match="rewritten"):
         accept(repository, workspace)
     assert repository.branch("tenant/a") == first
 
 
-def test_a_damaged_bundle_is_refused(repository: BareRepository, workspace: Workspace) -> None:
-    bundle = workspace.bundle()
-    bundle.write_bytes(bundle.read_bytes()[:-40])
-    with pytest.raises(BundleRefused):
-        repository.take_bundle(bundle, head=workspace.git("rev-parse", "HEAD"), expected=None)
+def test_a_damaged_pack_is_refused(repository: BareRepository, workspace: Workspace) -> None:
+    pack = workspace.pack()
+    pack.write_bytes(pack.read_bytes()[:-40])
+    with pytest.raises(PackRefused):
+        repository.take_pack(pack, head=workspace.git("rev-parse", "HEAD"), expected=None)
     assert repository.branch("tenant/a") is None
 
 
@@ -126,14 +130,14 @@ def test_a_tree_that_writes_into_dot_git_is_refused_by_the_checks(
     ).stdout.strip()
     commit = workspace.git("commit-tree", made, "-m", "hostile")
     workspace.git("update-ref", "refs/heads/main", commit)
-    with pytest.raises(BundleRefused):
+    with pytest.raises(PackRefused):
         accept(repository, workspace)
 
 
-def test_an_oversized_bundle_is_refused(tmp_path: Path, workspace: Workspace) -> None:
-    small = BareRepository(tmp_path / "small.git", bundle_bytes_max=10)
+def test_an_oversized_pack_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    small = BareRepository(tmp_path / "small.git", pack_bytes_max=10)
     small.ensure()
-    with pytest.raises(BundleRefused, match="larger"):
+    with pytest.raises(PackRefused, match="larger"):
         accept(small, workspace)
 
 
