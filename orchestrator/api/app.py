@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fastapi import APIRouter, FastAPI, Response
 from sqlalchemy import text
 
-from orchestrator.api import auth, problems, tenants, users
+from orchestrator.api import auth, jobs, metrics, problems, refreshes, tenants, users
 from orchestrator.api.deps import ServicesDep
 from orchestrator.api.guards import OwnHosts, RequestIds
 from orchestrator.wiring.services import Services
@@ -17,6 +17,8 @@ PREFIX = "/api/v1"
 ROUTERS: Sequence[APIRouter] = (
     auth.router,
     tenants.router,
+    refreshes.router,
+    jobs.router,
     users.router,
 )
 health = APIRouter(include_in_schema=False)
@@ -43,6 +45,7 @@ def create_app(
         app.include_router(router, prefix=PREFIX)
     app.include_router(auth.doors)
     app.include_router(health)
+    app.include_router(metrics.router)
     if add_pages is not None:
         add_pages(app)
     problems.install(app, render_problem)

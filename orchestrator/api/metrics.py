@@ -1,15 +1,22 @@
-"""The measures in Prometheus' text format."""
+"""/metrics: the measures in Prometheus' text format, for a bearer token that may read the system."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
 
+from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from orchestrator.api.deps import ServicesDep, require
+from orchestrator.core.access import Principal, Scope
 from orchestrator.core.metrics import Family, FamilyKind
+from orchestrator.store import measures
+from orchestrator.wiring.schedule import load
 
+router = APIRouter(tags=["metrics"])
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -34,3 +41,11 @@ def exposition(collect: Callable[[], Iterable[Family]]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(collect()))
     return generate_latest(registry)
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(services: ServicesDep, who: Annotated[Principal, require(Scope.SYSTEM_READ)]) -> Response:
+    """Everything measured, as of now."""
+    del who
+    schedule = load(services.settings)
+    return Response(exposition(lambda: measures.collect(services.store, schedule)), media_type=CONTENT_TYPE)

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from orchestrator.core.actors import Actor, ActorKind, system
 from orchestrator.errors import Conflict, NotFound
 
 ATTEMPTS_MAX = 3
@@ -113,3 +114,17 @@ Handler = Callable[[JobContext], Mapping[str, Any] | None]
 def backoff_s(attempts: int) -> float:
     """How long to wait before attempt `attempts + 1`: 10 s, 20 s, 40 s … up to 5 min."""
     return float(min(BACKOFF_FIRST_S * 2 ** max(attempts - 1, 0), BACKOFF_MAX_S))
+
+
+def actor_arguments(actor: Actor) -> dict[str, str]:
+    """Who asked, as a job's arguments remember it."""
+    return {"kind": actor.kind.value, "id": actor.id, "name": actor.name, "on_behalf_of": actor.on_behalf_of}
+
+
+def actor_of(job: Job) -> Actor:
+    """Who asked for the job: a person or an agent through the API, or the product itself."""
+    named = job.arguments.get("actor")
+    if isinstance(named, Mapping):
+        kind = ActorKind(str(named["kind"]))
+        return Actor(kind, str(named["id"]), str(named["name"]), str(named.get("on_behalf_of", "")))
+    return system(job.requested_by)

@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.core.actors import Actor, ActorKind, system
-from orchestrator.core.jobs import Handler, Job, JobContext
+from orchestrator.core.jobs import Handler, JobContext, actor_of
 from orchestrator.core.refresh import Refresh, RefreshStep
 from orchestrator.core.tenants import Tenant, TenantMissing
 from orchestrator.flows.refresh import RefreshFlow
 
 STEPS = [step.value for step in RefreshStep]
-
-
-def actor_arguments(actor: Actor) -> dict[str, str]:
-    """Who asked, as a job's arguments remember it."""
-    return {"kind": actor.kind.value, "id": actor.id, "name": actor.name, "on_behalf_of": actor.on_behalf_of}
-
-
-def actor_of(job: Job) -> Actor:
-    """Who asked for the job: a person or an agent through the API, or the product itself."""
-    named = job.arguments.get("actor")
-    if isinstance(named, Mapping):
-        kind = ActorKind(str(named["kind"]))
-        return Actor(kind, str(named["id"]), str(named["name"]), str(named.get("on_behalf_of", "")))
-    return system(job.requested_by)
 
 
 def refresh_handler(flow: RefreshFlow, tenant_of: Callable[[str], Tenant]) -> Handler:

@@ -6,7 +6,7 @@ neither a jump of the clock nor a stalled heartbeat alone makes a job run twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -284,8 +284,9 @@ def find(
     state: JobState | None = None,
     before: datetime | None = None,
     limit: int = 50,
+    tenant_ids: Collection[str] | None = None,
 ) -> list[Job]:
-    """The newest first. `before` pages on by creation time."""
+    """The newest first. `before` pages on by creation time; with `tenant_ids` only those tenants' jobs."""
     query = select(*_COLUMNS).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(min(limit, 500))
     if tenant_id is not None:
         query = query.where(JOBS.c.tenant_id == tenant_id)
@@ -295,6 +296,8 @@ def find(
         query = query.where(JOBS.c.state == state)
     if before is not None:
         query = query.where(JOBS.c.created_at < before)
+    if tenant_ids is not None:
+        query = query.where(JOBS.c.tenant_id.in_(list(tenant_ids)))
     with engine.connect() as connection:
         return [_job(row) for row in connection.execute(query)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -125,9 +126,14 @@ def unfinished(engine: Engine, tenant_id: str | None = None) -> list[Refresh]:
 
 
 def history(
-    engine: Engine, *, tenant_id: str | None = None, before: datetime | None = None, limit: int = 50
+    engine: Engine,
+    *,
+    tenant_id: str | None = None,
+    before: datetime | None = None,
+    limit: int = 50,
+    tenant_ids: Collection[str] | None = None,
 ) -> list[Refresh]:
-    """The newest first. `before` pages on by start time."""
+    """The newest first. `before` pages on by start time; with `tenant_ids` only those tenants' refreshes."""
     query = (
         select(*_COLUMNS).order_by(REFRESHES.c.started_at.desc(), REFRESHES.c.id.desc()).limit(min(max(limit, 1), 500))
     )
@@ -135,6 +141,8 @@ def history(
         query = query.where(REFRESHES.c.tenant_id == tenant_id)
     if before is not None:
         query = query.where(REFRESHES.c.started_at < before)
+    if tenant_ids is not None:
+        query = query.where(REFRESHES.c.tenant_id.in_(list(tenant_ids)))
     with engine.connect() as connection:
         return [_refresh(row) for row in connection.execute(query)]
 
