@@ -36,7 +36,7 @@ from orchestrator.parts.route import RoutePart
 from orchestrator.parts.sandbox import AppCommand, SandboxPart
 from orchestrator.parts.tenancy import Tenancy
 from orchestrator.parts.workspace import WorkspacePart
-from orchestrator.store import tenants
+from orchestrator.store import changes, tenants
 from orchestrator.wiring import secrets, servers
 from orchestrator.wiring.drafts import NoDrafts
 from orchestrator.wiring.drivers import SECCOMP_PROFILE, WEB_PORT, Drivers, make_drivers
@@ -221,9 +221,11 @@ def _snapshots(drivers: Drivers, store: Engine, generations: Generations) -> Sna
         drivers.binaries,
         network=servers.edge_network(settings),
         network_address=str(settings.networks.edge[5]),
+        jobs=settings.snapshots.parallel,
     )
     return Snapshots(
         control=store,
+        audit=drivers.audit,
         workshop=workshop,
         volume=drivers.volume,
         places=drivers.places,
@@ -231,6 +233,8 @@ def _snapshots(drivers: Drivers, store: Engine, generations: Generations) -> Sna
         instance=settings.instance,
         masking=lambda: masking_rules.parse(config.read_yaml(masking_file)),
         key=lambda: secrets.key(settings.places.secrets, "masking.key"),
+        references=(changes.snapshots_in_use,),
+        builder_memory_bytes=settings.snapshots.memory,
     )
 
 

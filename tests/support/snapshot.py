@@ -22,6 +22,7 @@ from orchestrator.core.ports.engine import ContainerLimits
 from orchestrator.core.ports.servers import ServerKind, ServerSpec
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
+from orchestrator.drivers.audit.log import FileAuditLog
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.postgres.roles import PostgresRoles
 from orchestrator.drivers.postgres.server import PostgresServers
@@ -139,6 +140,7 @@ def snapshot_rig(
         rig = SnapshotRig(engine, volume, control, places, servers, mirror, None, dict(MASKING))  # type: ignore[arg-type]
         rig.flow = Snapshots(
             control=control,
+            audit=FileAuditLog(places.audit, places.secrets / "audit.key"),
             workshop=PostgresWorkshop(engine, servers, binaries),
             volume=volume,
             places=places,

@@ -17,7 +17,7 @@ from orchestrator.core.ports.snapshots import Dumped, Offer, Progress, SnapshotF
 from orchestrator.drivers.postgres import snapshot_facts as catalog
 from orchestrator.drivers.postgres.roles import prepare_roles
 from orchestrator.drivers.postgres.settings import RESTORER_ROLE
-from orchestrator.drivers.postgres.snapshot_source import DUMP, JOBS, LEAVE_OUT, dump_damaged, dump_path, row_counts
+from orchestrator.drivers.postgres.snapshot_source import DUMP, LEAVE_OUT, dump_damaged, dump_path, row_counts
 from orchestrator.drivers.postgres.tools import Binaries, ToolFailed, ToolRun, run_tool
 
 RESTORE_TIMEOUT_S = 6 * 3600.0
@@ -31,10 +31,11 @@ DAMAGED = ("could not read from input file", "unexpected end of file", "could no
 class Builder:
     """Steps on the running builder `spec`."""
 
-    def __init__(self, engine: Engine, servers: Servers, binaries: Binaries) -> None:
+    def __init__(self, engine: Engine, servers: Servers, binaries: Binaries, *, jobs: int = 2) -> None:
         self.engine = engine
         self.servers = servers
         self.binaries = binaries
+        self.jobs = jobs
 
     def open(self, spec: ServerSpec) -> Offer:
         """Create and start an empty instance; what an earlier try left is deleted."""
@@ -110,7 +111,7 @@ class Builder:
                     program="pg_restore",
                     arguments=(
                         "--exit-on-error",
-                        f"--jobs={JOBS}",
+                        f"--jobs={self.jobs}",
                         *LEAVE_OUT,
                         f"--dbname=host=/sockets user={RESTORER_ROLE} dbname={APP_DATABASE}",
                         f"{DUMP}/d",

@@ -27,7 +27,6 @@ from orchestrator.core.ports.snapshots import (
 from orchestrator.drivers.postgres import snapshot_facts as catalog
 from orchestrator.drivers.postgres.tools import Binaries, ToolFailed, ToolRun, run_tool
 
-JOBS = 2
 DUMP_TIMEOUT_S = 6 * 3600.0
 PASSWORD_FILE = "/source.pgpass"  # noqa: S105
 DUMP = "/dump"
@@ -41,12 +40,19 @@ class SourceReader:
     """`network` is joined by the dumping container when the mirror is reached over TCP, at `network_address`."""
 
     def __init__(
-        self, engine: Engine, binaries: Binaries, *, network: NetworkSpec | None = None, network_address: str = ""
+        self,
+        engine: Engine,
+        binaries: Binaries,
+        *,
+        network: NetworkSpec | None = None,
+        network_address: str = "",
+        jobs: int = 2,
     ) -> None:
         self.engine = engine
         self.binaries = binaries
         self.network = network
         self.network_address = network_address
+        self.jobs = jobs
 
     def inspect(self, spec: ServerSpec, source: Source) -> SourceFacts:
         """Raises SourceUnreachable, SourceRefused or DumpDamaged."""
@@ -103,7 +109,7 @@ class SourceReader:
                     arguments=(
                         "--format=directory",
                         f"--file={DUMP}/d",
-                        f"--jobs={JOBS}",
+                        f"--jobs={self.jobs}",
                         "--compress=0",
                         "--no-blobs",
                         f"--snapshot={exported}",

@@ -18,7 +18,7 @@ from orchestrator.drivers.postgres.tools import Binaries
 
 
 class PostgresWorkshop:
-    """`network` is joined at `network_address` to reach a mirror over TCP."""
+    """`network` is joined at `network_address` to reach a mirror over TCP; `jobs` tables are copied at once."""
 
     def __init__(
         self,
@@ -28,9 +28,10 @@ class PostgresWorkshop:
         *,
         network: NetworkSpec | None = None,
         network_address: str = "",
+        jobs: int = 2,
     ) -> None:
-        self.reader = SourceReader(engine, binaries, network=network, network_address=network_address)
-        self.builder = Builder(engine, servers, binaries)
+        self.reader = SourceReader(engine, binaries, network=network, network_address=network_address, jobs=jobs)
+        self.builder = Builder(engine, servers, binaries, jobs=jobs)
         self.masker = Masker(self.builder)
         self.sealer = Sealer(engine, servers, binaries, self.builder)
 
