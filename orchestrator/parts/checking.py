@@ -70,10 +70,10 @@ class Checks:
             code = self.code.check(tenant.name, code_head)
             documents["code"] = code_document(code, self.now())
         migrations = code.migrations if code else ()
-        if not changeset.is_empty:
-            documents["production"] = self.compare(changeset, tenant)
         if not changeset.is_empty or migrations:
             documents["rehearsal"] = self.rehearse(changeset, tenant, migrations)
+        if not changeset.is_empty:
+            documents["production"] = self.compare(changeset, tenant)
         return Checked(documents, code)
 
     def compare(self, changeset: Changeset, tenant: Tenant) -> dict[str, Any]:

@@ -76,6 +76,13 @@ class Proposals:
     ) -> PromotionOrder:
         """What production is given, under the rules of now."""
         rules = self.rules()
+        written_there = {
+            CellName(row.id(), column)
+            for shape in changeset.tables
+            if (rule := rules.rule(shape.table)) is not None and rule.production_writes
+            for row in changeset.rows_of(shape.table)
+            for column in rule.production_writes
+        }
         return PromotionOrder(
             order_id,
             changeset,
@@ -83,7 +90,7 @@ class Proposals:
             unguarded=unguarded(rules),
             masked=frozenset(masked),
             derived=frozenset(derived),
-            decided=frozenset(decided),
+            decided=frozenset(decided) | written_there,
             migrations=tuple(migrations),
             migration_role=rules.migrations.role,
             strict=rules.strict,

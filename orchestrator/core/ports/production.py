@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from orchestrator.core.changeset.changeset import Changeset
-from orchestrator.core.changeset.rows import Row
+from orchestrator.core.changeset.rows import Key, Row
 from orchestrator.core.changeset.shape import TableName
 from orchestrator.core.promotion.catalog import Catalog
 from orchestrator.core.promotion.findings import Finding
@@ -139,6 +139,10 @@ class Production(Protocol):
 
     def catalog(self) -> Catalog: ...
 
+    def read(self, keys: Mapping[TableName, frozenset[Key]]) -> Mapping[TableName, Mapping[Key, Row]]:
+        """The rows with these keys as of one moment; tables and rows that are not there are left out."""
+        ...
+
     def compare(self, order: PromotionOrder) -> Comparison:
         """Read-only: every finding, not the first."""
         ...
@@ -148,12 +152,13 @@ class Production(Protocol):
         order: PromotionOrder,
         *,
         on_transaction: Callable[[str], None] = ...,
-        before_commit: Callable[[], None] = ...,
+        before_commit: Callable[[Applied], None] = ...,
     ) -> Applied:
         """Write the change in one transaction.
 
         `on_transaction` is called with the transaction's id before anything is written and must remember it durably;
-        `before_commit` once everything is written and verified: whatever it raises rolls everything back.
+        `before_commit` once everything is written and verified, with what was done: whatever it raises rolls
+        everything back.
         Raises PromotionConflicted, MigrationRefused, ProductionBusy (nothing written) or OutcomeUnknown.
         """
         ...

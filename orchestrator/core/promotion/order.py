@@ -66,6 +66,7 @@ class PromotionOrder:
     derived: frozenset[CellName] = frozenset()
     decided: frozenset[CellName] = frozenset()
     migrations: tuple[Migration, ...] = ()
+    migration_role: str = ""  # taken for the migrations alone
     strict: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     limits: WriteLimits = WriteLimits()

@@ -201,9 +201,10 @@ class _Row:
     def _update(self, now: Row) -> None:
         old, new = self.change.old or {}, self.change.new or {}
         cells: dict[str, Cell] = {}
+        waits_for_trigger = False
         for name in self.change.changed_columns:
             column = self.table.shape.column(name) if name in now else None
-            if column is None or column.is_computed:
+            if column is None or column.is_computed or CellName(self.id, name) in self.order.decided:
                 continue
             if self._masked(name):
                 self._find("masked_cell", f"{name} is masked in the sandbox.", name, wanted=new[name])
@@ -214,14 +215,12 @@ class _Row:
                 self._find("cell_conflict", text, name, was=old[name], wanted=new[name], now=now[name])
             elif column.generated is Generated.IDENTITY_ALWAYS:
                 self._find("key_change_refused", f"{name} is always assigned by production.", name, wanted=new[name])
-            elif CellName(self.id, name) not in self.order.left_out:
-                cells[name] = new[name]
+            elif CellName(self.id, name) in self.order.derived:
+                waits_for_trigger = True  # nothing is written here, yet the cell must come out as proposed
             else:
-                cells.setdefault("", None)  # something is expected of a trigger, though nothing is written
+                cells[name] = new[name]
         if self.order.strict:
             self._untouched(old, now, skip=frozenset(self.change.changed_columns))
-        waits_for_trigger = "" in cells
-        cells.pop("", None)
         if cells or waits_for_trigger:
             self._write(self.change.key, cells, now)
         elif not self.found_any:
@@ -229,11 +228,16 @@ class _Row:
 
     def _untouched(self, old: Row, now: Row, *, skip: frozenset[str] = frozenset()) -> None:
         for name, cell in old.items():
-            if name in skip or self._masked(name) or name not in now or self.table.shape.column(name).is_computed:
+            if name in skip or name not in now or self._left_alone(name):
                 continue
             if not self._same(name, now[name], cell):
                 text = f"{name} was changed in production after the snapshot."
                 self._find("row_changed", text, name, was=cell, now=now[name])
+
+    def _left_alone(self, name: str) -> bool:
+        """Columns whose cells say nothing about whether somebody touched the row."""
+        is_decided = CellName(self.id, name) in self.order.decided
+        return is_decided or self._masked(name) or self.table.shape.column(name).is_computed
 
     def _delete(self, now: Row) -> None:
         self._untouched(self.change.old or {}, now)

@@ -39,7 +39,8 @@ class TableRule(_Part):
 
     `columns` are those an update may change. `guard` names the tenant column; `unguarded: true` opens the table to
     every tenant. With `written_by: production` its rows follow from other rows there (a history kept by a trigger),
-    so a change leaves them out.
+    so a change leaves them out. `production_writes` are columns a trigger sets (`updated_at`): never written, never
+    compared.
     """
 
     operations: tuple[Operation, ...] = ("insert", "update", "delete")
@@ -48,9 +49,10 @@ class TableRule(_Part):
     unguarded: bool = False
     caps: Caps = Caps()
     written_by: Literal["tenant", "production"] = "tenant"
+    production_writes: tuple[str, ...] = ()
 
     def allows(self, column: str) -> bool:
-        return self.columns == "all" or column in self.columns
+        return column in self.production_writes or self.columns == "all" or column in self.columns
 
 
 class ApprovalRules(_Part):

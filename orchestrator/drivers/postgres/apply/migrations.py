@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 import psycopg
+from psycopg import sql
 
 from orchestrator.core.ports.production import MigrationRefused
 from orchestrator.core.promotion.order import Migration
@@ -128,10 +129,11 @@ def _refused(migration: Migration, number: int, what: str) -> MigrationRefused:
     )
 
 
-def run(session: Session, migrations: Sequence[Migration]) -> list[str]:
+def run(session: Session, migrations: Sequence[Migration], *, role: str = "") -> list[str]:
     """Run the files in path order in the open transaction, under the role's own search path.
 
-    The caller pins its settings again afterwards. Raises MigrationRefused with the server's message.
+    `role` is taken for them alone: whoever may write rows need not own the tables. The caller pins its settings
+    again afterwards. Raises MigrationRefused with the server's message.
     """
     ordered = sorted(migrations, key=lambda item: item.path)
     checked = [(migration, check(migration)) for migration in ordered]
@@ -139,6 +141,8 @@ def run(session: Session, migrations: Sequence[Migration]) -> list[str]:
         return []
     transaction = session.text("SELECT pg_catalog.pg_current_xact_id()")
     use_default_search_path(session)
+    if role:
+        session.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
     for migration, found in checked:
         for number, statement in enumerate(found, 1):
             try:
@@ -157,4 +161,6 @@ def run(session: Session, migrations: Sequence[Migration]) -> list[str]:
                 ) from error
         if session.text("SELECT pg_catalog.pg_current_xact_id()") != transaction:
             raise _refused(migration, len(found), "a statement that ended the transaction")
+    if role:
+        session.execute("SET LOCAL ROLE NONE")
     return [migration.path for migration, _ in checked]

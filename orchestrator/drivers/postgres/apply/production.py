@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import psycopg
 
 from orchestrator import logs
+from orchestrator.core.changeset.rows import Key, Row
 from orchestrator.core.changeset.shape import TableName
 from orchestrator.core.ports.production import (
     Applied,
@@ -65,6 +66,13 @@ class PostgresProduction:
         with self._reading(WriteLimits()) as session:
             return read_production_catalog(session)
 
+    def read(self, keys: Mapping[TableName, frozenset[Key]]) -> Mapping[TableName, Mapping[Key, Row]]:
+        with self._reading(WriteLimits()) as session:
+            catalog = read_production_catalog(session)
+            return {
+                name: read_rows(session, catalog[name], sorted(keys[name], key=str)) for name in keys if name in catalog
+            }
+
     def compare(self, order: PromotionOrder) -> Comparison:
         with self._reading(order.limits, order) as session:
             catalog = read_production_catalog(session)
@@ -95,7 +103,7 @@ class PostgresProduction:
         order: PromotionOrder,
         *,
         on_transaction: Callable[[str], None] = _nothing,
-        before_commit: Callable[[], None] = _nothing,
+        before_commit: Callable[[Applied], None] = _nothing,
     ) -> Applied:
         for attempt in range(1, order.limits.transaction_tries + 1):
             try:
@@ -108,7 +116,7 @@ class PostgresProduction:
         raise AssertionError("unreachable")
 
     def _apply_once(
-        self, order: PromotionOrder, on_transaction: Callable[[str], None], before_commit: Callable[[], None]
+        self, order: PromotionOrder, on_transaction: Callable[[str], None], before_commit: Callable[[Applied], None]
     ) -> Applied:
         started = time.monotonic()
         transaction_id = ""
@@ -126,7 +134,7 @@ class PostgresProduction:
                 if stopping:
                     raise PromotionConflicted(stopping)
                 applied = summary(order, written, transaction_id, started)
-                before_commit()
+                before_commit(applied)
             except BaseException:
                 rollback(session)
                 raise

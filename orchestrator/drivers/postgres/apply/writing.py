@@ -60,7 +60,7 @@ def write(session: Session, order: PromotionOrder, on_transaction: Callable[[str
     if session.text(_ONE_AT_A_TIME) != "t":
         raise psycopg.errors.LockNotAvailable("another promote is writing to production")
     on_transaction(session.text("SELECT pg_catalog.pg_current_xact_id()"))
-    ran = migrations.run(session, order.migrations)
+    ran = migrations.run(session, order.migrations, role=order.migration_role)
     if ran:
         pin(session, order.limits, order.settings)
     catalog = read_production_catalog(session)
