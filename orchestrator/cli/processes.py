@@ -1,0 +1,127 @@
+"""The control plane as processes of this host: `serve` and `schedule`, started once, found again, ended.
+
+Each holds a lock on a file for as long as it lives: the lock, not a pid that may have been reused, says it runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.config import Settings
+from orchestrator.errors import Conflict, OutsideFailure
+
+NAMES = ("serve", "schedule")
+POLL_S = 0.05
+END_PATIENCE_S = 40.0
+
+
+class RunsAlready(Conflict):
+    code = "conflict.runs_already"
+
+
+class ProcessFailed(OutsideFailure):
+    code = "outside_failure.process"
+
+
+@contextmanager
+def only_one(settings: Settings, name: str) -> Iterator[None]:
+    """Be the installation's one `name` process while the block lasts. Raises RunsAlready."""
+    path = _file(settings, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunsAlready(
+                f"`orchestrator {name}` runs already for this installation.", next_step="orchestrator status"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def pid(settings: Settings, name: str) -> int | None:
+    """The process that holds the lock; None when nobody does."""
+    try:
+        descriptor = os.open(_file(settings, name), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 32, 0).decode().strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def start(settings: Settings, name: str) -> bool:
+    """Start `orchestrator NAME` detached, its output in var/log; False when it runs already."""
+    if pid(settings, name) is not None:
+        return False
+    log = log_file(settings, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "ORCHESTRATOR_CONFIGS": str(settings.directory)}
+    with log.open("ab") as output:
+        subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", name],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    return True
+
+
+def wait(settings: Settings, name: str, *, timeout_s: float) -> None:
+    """Return when it holds its lock. Raises ProcessFailed with the end of its log."""
+    deadline = time.monotonic() + timeout_s
+    while not pid(settings, name):
+        if time.monotonic() > deadline:
+            raise failed(settings, name)
+        time.sleep(POLL_S)
+
+
+def failed(settings: Settings, name: str) -> ProcessFailed:
+    """With the end of its log."""
+    try:
+        said = log_file(settings, name).read_text(errors="replace")[-2000:]
+    except OSError:
+        said = ""
+    return ProcessFailed(f"`orchestrator {name}` did not come up.", effect=said, next_step=f"orchestrator {name} -v")
+
+
+def end(settings: Settings, name: str) -> bool:
+    """Ask it to end and wait; False when it did not run. Raises ProcessFailed when it does not end."""
+    found = pid(settings, name)
+    if not found:
+        return False
+    deadline = time.monotonic() + END_PATIENCE_S
+    os.kill(found, signal.SIGTERM)
+    while pid(settings, name) is not None:
+        if time.monotonic() > deadline:
+            raise ProcessFailed(f"`orchestrator {name}` (pid {found}) does not end.", next_step=f"kill -9 {found}")
+        time.sleep(POLL_S)
+    return True
+
+
+def log_file(settings: Settings, name: str) -> Path:
+    return settings.places.var / "log" / f"{name}.log"
+
+
+def _file(settings: Settings, name: str) -> Path:
+    return settings.places.var / "run" / f"{name}.pid"

@@ -1,0 +1,50 @@
+"""Reconcile on a timer, in a thread; one process of an installation at a time does it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator import logs
+from orchestrator.errors import OrchestratorError
+from orchestrator.store.session import advisory_lock
+
+LOG = logs.get("keeper")
+
+
+class Keeper:
+    """Runs `reconcile` at once and then every `every_s`; a round that fails is one that the next makes up for."""
+
+    def __init__(self, store: Engine, reconcile: Callable[[], object], *, every_s: float) -> None:
+        self._store = store
+        self._reconcile = reconcile
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, timeout_s: float = 30.0) -> None:
+        """End after the round under way."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self.once()
+            self._stop.wait(self._every_s)
+
+    def once(self) -> None:
+        """One round, unless another process is at it."""
+        try:
+            with advisory_lock(self._store, "reconcile") as taken:
+                if taken:
+                    self._reconcile()
+        except (OrchestratorError, SQLAlchemyError) as error:
+            LOG.warning("keeper.failed", error=str(error)[:500])
+        except Exception:
+            LOG.exception("keeper.crashed")
