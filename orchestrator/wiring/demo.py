@@ -1,0 +1,81 @@
+"""The demo: a snapshot of Harbour Hotels, three tenants, three people. Every part is made only where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.core.access import Role, UserMissing
+from orchestrator.core.actors import system
+from orchestrator.core.tenants import Tenant, TenantMissing, TenantState
+from orchestrator.demo import hotels
+from orchestrator.flows.launch import LaunchRequest
+from orchestrator.store import tenants, users
+from orchestrator.wiring import secrets
+from orchestrator.wiring.services import Services
+
+ACTOR = system("demo")
+PEOPLE = (("admin", Role.ADMIN), ("reviewer", Role.REVIEWER), ("manager", Role.MANAGER))
+
+
+@dataclass(frozen=True)
+class SignIn:
+    name: str
+    role: Role
+    password: str
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What there is to look at."""
+
+    console: str
+    sign_ins: tuple[SignIn, ...]
+    tenants: tuple[tuple[str, str], ...]  # name and address
+
+
+def make(services: Services, progress: Callable[[str], None]) -> Demo:
+    """Raises what failed outside; running it again takes up where it stopped."""
+    settings = services.settings
+    profile = settings.tenants.snapshot_profile
+    if services.snapshots.newest(profile) is None:
+        progress("taking a masked snapshot of production")
+        services.snapshots.take(
+            services.source(), profile=profile, on_step=lambda step, _, text: progress(f"snapshot: {step}: {text}")
+        )
+    made = tuple(_tenant(services, name, progress) for name in hotels.PROPERTIES)
+    sign_ins = tuple(_person(services, name, role, [one.id for one in made]) for name, role in PEOPLE)
+    return Demo(
+        console=settings.proxy.address(settings.proxy.console_host),
+        sign_ins=sign_ins,
+        tenants=tuple((one.name, settings.proxy.address(f"{one.name}.{settings.proxy.domain}")) for one in made),
+    )
+
+
+def _tenant(services: Services, name: str, progress: Callable[[str], None]) -> Tenant:
+    try:
+        found = tenants.named(services.store, name)
+    except TenantMissing:
+        found = None
+    if found is not None and found.state is TenantState.FAILED:
+        progress(f"removing what is left of {name}")
+        services.tenants.remove(name, actor=ACTOR)
+        found = None
+    if found is None:
+        progress(f"launching {name}")
+        request = LaunchRequest(name, scope=name, snapshot_profile=services.settings.tenants.snapshot_profile)
+        return services.launch.run(request, actor=ACTOR)
+    if found.state is TenantState.STOPPED:
+        progress(f"starting {name}")
+        return services.tenants.start(name, actor=ACTOR)
+    return found
+
+
+def _person(services: Services, name: str, role: Role, of_tenants: list[str]) -> SignIn:
+    """Their password is made once and kept beside the other secrets, so that the demo can show it again."""
+    password = secrets.text(services.settings.places.secrets, f"demo-{name}.password")[:16]
+    try:
+        users.named(services.store, name)
+    except UserMissing:
+        services.access.create_user(ACTOR, name, role, password, tenant_ids=of_tenants)
+    return SignIn(name, role, password)
