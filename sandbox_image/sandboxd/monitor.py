@@ -145,9 +145,7 @@ def _monitor(launch: Launch) -> None:
     kernel.set_dumpable(True)
     counters = _open_counters()
     kernel.set_dumpable(False)
-    scoped = launch.scope >= 0
-    if scoped:
-        kernel.landlock_restrict_self(_SCOPE)
+    scoped = launch.scope >= 0 and _enter_signal_scope()
     before, before_complete = changes.listing(launch.workspace) if launch.changed_paths else ({}, True)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -182,6 +180,16 @@ def _monitor(launch: Launch) -> None:
     }
     _write_all(_RESULT, b"E" + json.dumps(result).encode() + b"\n")
     os._exit(0)
+
+
+def _enter_signal_scope() -> bool:
+    """Whether our signals really cannot leave our own tree any more: kill(-1) is only ever sent when they cannot."""
+    kernel.landlock_restrict_self(_SCOPE)
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        return True
+    return False
 
 
 def _nothing(number: int, frame: object) -> None:
