@@ -11,18 +11,19 @@ import urllib.request
 import typer
 
 from orchestrator import logs
-from orchestrator.cli import processes, session
-from orchestrator.cli.output import Form, FormOption, say, show_rows, write, write_json
+from orchestrator.cli import session
+from orchestrator.cli.output import Form, FormOption, say, show_rows, table, write, write_json
 from orchestrator.config import Settings
 from orchestrator.core.places import Places
 from orchestrator.store import tenants
+from orchestrator.wiring import processes
 
 UP_PATIENCE_S = 60.0
 
 
 def add_to(app: typer.Typer) -> None:
     """Put these verbs at the top, without a noun."""
-    for command in (up, down, status, doctor, serve, schedule):
+    for command in (up, demo, down, status, doctor, serve, schedule):
         app.command()(command)
 
 
@@ -47,7 +48,6 @@ def bring_up(settings: Settings) -> None:
         if processes.start(settings, name):
             say(f"  started: {name}")
     wait_for_api(settings)
-    processes.wait(settings, "schedule", timeout_s=UP_PATIENCE_S)
 
 
 def wait_for_api(settings: Settings) -> None:
@@ -62,8 +62,32 @@ def wait_for_api(settings: Settings) -> None:
         except (OSError, urllib.error.URLError):
             pass
         if time.monotonic() > deadline:
-            raise processes.failed(settings, "serve")
+            raise processes.ProcessFailed(
+                "The control plane does not answer.", next_step=f"Its log is {processes.state(settings, 'serve').log}."
+            )
         time.sleep(0.05)
+
+
+def demo(form: FormOption = Form.TABLE) -> None:
+    """A demo production, a masked snapshot, three tenants and three people, from nothing; again shows them."""
+    from orchestrator.setup.options import SetupOptions
+    from orchestrator.setup.plan import set_up
+    from orchestrator.wiring import demo as demo_wiring
+
+    settings = session.settings()
+    set_up(SetupOptions(settings.places, disk_bytes=settings.disk, images=settings.images.image_set()))
+    bring_up(settings)
+    with session.opened() as services:
+        made = demo_wiring.make(services, lambda text: say(f"  {text}"))
+    if form is Form.JSON:
+        return write_json(made)
+    write(f"Console  {made.console}")
+    write("")
+    write(
+        table([[one.name, one.role.value, one.password] for one in made.sign_ins], ("sign in as", "role", "password"))
+    )
+    write("")
+    write(table([[name, address] for name, address in made.tenants], ("tenant", "address")))
 
 
 def down() -> None:
@@ -73,7 +97,7 @@ def down() -> None:
 
     settings = session.settings()
     for name in reversed(processes.NAMES):
-        if processes.end(settings, name):
+        if processes.stop(settings, name):
             say(f"  ended: {name}")
     for name in Installation(make_drivers(settings)).down():
         say(f"  stopped: {name}")
@@ -90,8 +114,9 @@ def status(form: FormOption = Form.TABLE) -> None:
         {"part": part.name, "runs": part.is_running, "detail": part.detail} for part in installation.status()
     ]
     for name in processes.NAMES:
-        found = processes.pid(settings, name)
-        rows.append({"part": name, "runs": found is not None, "detail": f"pid {found}" if found else "orchestrator up"})
+        found = processes.state(settings, name)
+        detail = f"process {found.pid}" if found.is_running else "start it: orchestrator up"
+        rows.append({"part": name, "runs": found.is_running, "detail": detail})
     if all(row["runs"] for row in rows):
         with session.opened() as services:
             rows += [
@@ -136,7 +161,7 @@ def serve() -> None:
 
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
-    with processes.only_one(settings, "serve"):
+    with processes.held(settings, "serve"):
         Installation(make_drivers(settings)).ensure()
         services = build(settings)
         keeper = Keeper(services.store, services.reconcile.run, every_s=settings.reconcile.every)
@@ -150,17 +175,17 @@ def serve() -> None:
 
 def schedule() -> None:
     """Run the schedule and its jobs in the foreground: snapshots, refreshes, publishing, pruning."""
-    from orchestrator.scheduler.assembly import scheduler_of
+    from orchestrator.scheduler.start import make_scheduler
     from orchestrator.wiring.build import build
 
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
-    with processes.only_one(settings, "schedule"):
+    with processes.held(settings, "schedule"):
         services = build(settings)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         try:
-            scheduler_of(services).run(stop)
+            make_scheduler(services).run(stop)
         finally:
             services.close()
