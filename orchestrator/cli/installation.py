@@ -11,12 +11,11 @@ import urllib.request
 import typer
 
 from orchestrator import logs
-from orchestrator.cli import session
+from orchestrator.cli import processes, session
 from orchestrator.cli.output import Form, FormOption, say, show_rows, table, write, write_json
 from orchestrator.config import Settings
 from orchestrator.core.places import Places
 from orchestrator.store import tenants
-from orchestrator.wiring import processes
 
 UP_PATIENCE_S = 60.0
 
@@ -48,6 +47,7 @@ def bring_up(settings: Settings) -> None:
         if processes.start(settings, name):
             say(f"  started: {name}")
     wait_for_api(settings)
+    processes.wait(settings, "schedule", timeout_s=UP_PATIENCE_S)
 
 
 def wait_for_api(settings: Settings) -> None:
@@ -62,9 +62,7 @@ def wait_for_api(settings: Settings) -> None:
         except (OSError, urllib.error.URLError):
             pass
         if time.monotonic() > deadline:
-            raise processes.ProcessFailed(
-                "The control plane does not answer.", next_step=f"Its log is {processes.state(settings, 'serve').log}."
-            )
+            raise processes.failed(settings, "serve")
         time.sleep(0.05)
 
 
@@ -97,7 +95,7 @@ def down() -> None:
 
     settings = session.settings()
     for name in reversed(processes.NAMES):
-        if processes.stop(settings, name):
+        if processes.end(settings, name):
             say(f"  ended: {name}")
     for name in Installation(make_drivers(settings)).down():
         say(f"  stopped: {name}")
@@ -114,9 +112,9 @@ def status(form: FormOption = Form.TABLE) -> None:
         {"part": part.name, "runs": part.is_running, "detail": part.detail} for part in installation.status()
     ]
     for name in processes.NAMES:
-        found = processes.state(settings, name)
-        detail = f"process {found.pid}" if found.is_running else "start it: orchestrator up"
-        rows.append({"part": name, "runs": found.is_running, "detail": detail})
+        found = processes.pid(settings, name)
+        detail = f"process {found}" if found else "start it: orchestrator up"
+        rows.append({"part": name, "runs": found is not None, "detail": detail})
     if all(row["runs"] for row in rows):
         with session.opened() as services:
             rows += [
@@ -161,7 +159,7 @@ def serve() -> None:
 
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
-    with processes.held(settings, "serve"):
+    with processes.only_one(settings, "serve"):
         Installation(make_drivers(settings)).ensure()
         services = build(settings)
         keeper = Keeper(services.store, services.reconcile.run, every_s=settings.reconcile.every)
@@ -180,7 +178,7 @@ def schedule() -> None:
 
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
-    with processes.held(settings, "schedule"):
+    with processes.only_one(settings, "schedule"):
         services = build(settings)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
