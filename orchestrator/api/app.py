@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fastapi import APIRouter, FastAPI, Response
 from sqlalchemy import text
 
-from orchestrator.api import auth, jobs, metrics, problems, refreshes, tenants, users
+from orchestrator.api import auth, jobs, metrics, problems, refreshes, snapshots, tenants, users
 from orchestrator.api.deps import ServicesDep
 from orchestrator.api.guards import OwnHosts, RequestIds
 from orchestrator.wiring.services import Services
@@ -17,6 +17,7 @@ PREFIX = "/api/v1"
 ROUTERS: Sequence[APIRouter] = (
     auth.router,
     tenants.router,
+    snapshots.router,
     refreshes.router,
     jobs.router,
     users.router,

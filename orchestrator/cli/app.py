@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from orchestrator import logs
-from orchestrator.cli import config, installation, jobs, refresh, tenants, tokens, users
+from orchestrator.cli import config, installation, jobs, refresh, snapshots, tenants, tokens, users
 from orchestrator.cli.exits import LEGEND, Reporting
 
 # One line per noun.
 NOUNS: dict[str, typer.Typer] = {
     "tenant": tenants.app,
+    "snapshot": snapshots.app,
     "refresh": refresh.app,
     "job": jobs.app,
     "user": users.app,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
@@ -24,7 +25,7 @@ from orchestrator.core.ports.snapshots import (
     Workshop,
 )
 from orchestrator.core.ports.volume import Volume
-from orchestrator.core.snapshots import Manifest, Snapshot, SnapshotState
+from orchestrator.core.snapshots import Manifest, Snapshot, SnapshotMissing, SnapshotState
 from orchestrator.errors import Conflict
 from orchestrator.flows.snapshot.taking import MANIFEST, OnStep, Taking
 from orchestrator.parts.generation import SERVICE_UID, Generations
@@ -147,29 +148,39 @@ class Snapshots:
             spec.sockets.rmdir()
 
     def _clear_interrupted(self) -> list[str]:
+        """The caller holds the lock, so nothing is being built by anybody."""
         with self.control.connect() as connection:
-            building = store.listed(connection, state=SnapshotState.BUILDING)
-            removed = store.listed(connection, state=SnapshotState.REMOVED, limit=10_000)
-        for snapshot in building:
-            self.discard(snapshot.id)
-            manifest = self.places.snapshot(snapshot.id) / MANIFEST
-            with self.control.begin() as connection:
-                if manifest.is_file():  # it was published; only its record was not
-                    found = Manifest.from_document(json.loads(manifest.read_text()))
-                    store.set_ready(connection, snapshot.id, found, now=self.now())
-                else:
-                    store.set_failed(
-                        connection,
-                        snapshot.id,
-                        code="outside_failure.interrupted",
-                        message="The process taking it ended.",
-                        now=self.now(),
-                    )
-            LOG.warning("snapshot.recovered", snapshot=snapshot.id, published=manifest.is_file())
-        for snapshot in removed:
-            if self.places.snapshot(snapshot.id).exists():
-                self.volume.remove_tree(self.places.snapshot(snapshot.id))
-        return [snapshot.id for snapshot in building]
+            building = [one.id for one in store.listed(connection, state=SnapshotState.BUILDING)]
+        left = [one for one in _names(self.places.building("x").parent) if one not in building]
+        for snapshot_id in (*building, *left):
+            self.discard(snapshot_id)
+        for snapshot_id in building:
+            self._close(snapshot_id)
+        gone = [one for one in _names(self.places.snapshot("x").parent) if self._is_gone(one)]
+        for snapshot_id in gone:
+            self.volume.remove_tree(self.places.snapshot(snapshot_id))
+        return sorted({*building, *left, *gone})
+
+    def _close(self, snapshot_id: str) -> None:
+        manifest = self.places.snapshot(snapshot_id) / MANIFEST
+        is_published = manifest.is_file()
+        with self.control.begin() as connection:
+            if is_published:  # only its record was not written any more
+                found = Manifest.from_document(json.loads(manifest.read_text()))
+                self.volume.freeze_tree(manifest.parent)
+                store.set_ready(connection, snapshot_id, found, now=self.now())
+            else:
+                code, message = "outside_failure.interrupted", "The process taking it ended."
+                store.set_failed(connection, snapshot_id, code=code, message=message, now=self.now())
+        LOG.warning("snapshot.recovered", snapshot=snapshot_id, published=is_published)
+
+    def _is_gone(self, snapshot_id: str) -> bool:
+        """Recorded as removed or failed; a directory nobody knows of is left alone."""
+        with self.control.connect() as connection:
+            try:
+                return store.get(connection, snapshot_id).state in (SnapshotState.REMOVED, SnapshotState.FAILED)
+            except SnapshotMissing:
+                return False
 
     def _drop(self, snapshot_id: str, actor: Actor) -> bool:
         if snapshot_id in self.in_use() or not self.generations.remove_base(snapshot_id):
@@ -180,6 +191,10 @@ class Snapshots:
         self.volume.remove_tree(self.places.snapshot(snapshot_id))
         LOG.info("snapshot.removed", snapshot=snapshot_id)
         return True
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
 def _beyond(newest_first: Sequence[Snapshot], keep: int) -> list[Snapshot]:
