@@ -293,7 +293,8 @@ def data_plane(
         instance=instance,
         servers=servers,
         generations=Generations(servers, PostgresRoles(servers), volume, places, instance),
-        pools=TenantPools(PgBouncerPools(engine), servers, places, instance, pool_image),
+        # Patient: on a busy machine a short transaction may take long, and none may be ended for that.
+        pools=TenantPools(PgBouncerPools(engine), servers, places, instance, pool_image, patience_s=60.0),
         limits=limits or DatabaseLimits(),
     )
 
