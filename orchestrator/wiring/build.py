@@ -94,6 +94,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         previous_kept=settings.refresh.previous_kept,
     )
     reconciler = system("reconcile")
+    snapshots = _snapshots(drivers, store, tenancy.generations)
     return Services(
         settings=settings,
         store=store,
@@ -106,13 +107,13 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             store=store,
             engine=drivers.engine,
             tenancy=tenancy,
-            installation=installation.ensure,
+            installation=lambda: _shared(installation, snapshots),
             recover=recovery.recover,
             finish_launch=lambda one: launch.finish(one, actor=reconciler),
             finish_removal=lambda one: tenant_flow.finish_removal(one, actor=reconciler),
             at_once=settings.reconcile.at_once,
         ),
-        snapshots=_snapshots(drivers, store, tenancy.generations),
+        snapshots=snapshots,
         source=lambda: source(settings, drivers),
         refresh=refresh,
         publish=PublishFlow(
@@ -127,6 +128,11 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         ),
         code=Code(drivers.repository, settings.branch.production),
     )
+
+
+def _shared(installation: Installation, snapshots: Snapshots) -> list[str]:
+    """What belongs to no tenant: the shared containers, and what an interrupted snapshot left."""
+    return [*installation.ensure(), *(f"cleared the snapshot {one}" for one in snapshots.recover())]
 
 
 def _access_rules(settings: Settings) -> AccessRules:

@@ -326,6 +326,21 @@ def test_one_published_just_before_the_process_was_killed_counts(
     assert rig.flow.newest("odd") is not None
 
 
+def test_directories_of_failed_and_removed_ones_go_and_unknown_ones_stay(
+    clinic_rig: SnapshotRig, clinic_snapshot: Snapshot
+) -> None:
+    rig, failed, unknown = clinic_rig, new_id("s"), new_id("s")
+    with rig.control.begin() as connection:
+        snapshot_store.add(connection, failed, profile="odd", source="x", image="", now=rig.flow.now())
+        snapshot_store.set_failed(connection, failed, code="c", message="m", now=rig.flow.now())
+    for folder in (rig.places.building(failed), rig.places.snapshot(failed), rig.places.snapshot(unknown)):
+        folder.mkdir(parents=True)
+    assert rig.flow.recover() == [failed]
+    assert not rig.places.building(failed).exists() and not rig.places.snapshot(failed).exists()
+    assert rig.places.snapshot(unknown).exists()
+    assert rig.flow.recover() == []
+
+
 def test_pruning_keeps_the_newest_and_whatever_is_referred_to(
     clinic_rig: SnapshotRig, clinic_snapshot: Snapshot
 ) -> None:

@@ -121,6 +121,8 @@ class Snapshots:
 
     def recover(self) -> list[str]:
         """Finish or undo what a killed process left; returns the ids it touched. Does nothing while one is taken."""
+        if not self._has_leftovers():  # looked at without the lock, so as not to keep anybody from taking one
+            return []
         with advisory_lock(self.control, "snapshot") as taken:
             return self._clear_interrupted() if taken else []
 
@@ -146,6 +148,13 @@ class Snapshots:
             socket.unlink(missing_ok=True)
         with suppress(OSError):
             spec.sockets.rmdir()
+
+    def _has_leftovers(self) -> bool:
+        with self.control.connect() as connection:
+            if store.listed(connection, state=SnapshotState.BUILDING, limit=1):
+                return True
+        named = _names(self.places.snapshot("x").parent)
+        return bool(_names(self.places.building("x").parent)) or any(self._is_gone(one) for one in named)
 
     def _clear_interrupted(self) -> list[str]:
         """The caller holds the lock, so nothing is being built by anybody."""

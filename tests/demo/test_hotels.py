@@ -1,0 +1,104 @@
+"""Harbour Hotels is the same everywhere, uses what real schemas use, and is masked by the file we ship."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+from orchestrator.core.masking.plan import plan
+from orchestrator.core.masking.rules import parse
+from orchestrator.core.ports.snapshots import Source
+from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.snapshot_facts import columns
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.snapshot import SnapshotRig
+
+pytestmark = pytest.mark.engine
+MASKING = Path(__file__).parents[2] / "configs/masking.yaml"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Cluster]:
+    with running_cluster() as running:
+        hotels.generate(running.dsn("postgres"), reader_password="r", promoter_password="p")
+        yield running
+
+
+def test_it_is_large_and_the_same_every_time(server: Cluster) -> None:
+    assert hotels.is_present(server.dsn("postgres"))
+    with psycopg.connect(server.dsn(hotels.DATABASE)) as connection:
+        connection.execute("ANALYZE; SET TimeZone = 'UTC'")
+        tables, rows = connection.execute(
+            "SELECT count(*) FILTER (WHERE NOT relispartition), sum(reltuples) FILTER (WHERE relkind = 'r')"
+            " FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'hotel'::regnamespace"
+        ).fetchone() or (0, 0)
+        assert tables >= 12 and rows >= 300_000
+        digest = connection.execute(
+            "SELECT md5(string_agg(r::text, '' ORDER BY id)) FROM hotel.reservations r WHERE id % 500 = 0"
+        ).fetchone()
+    assert digest == ("00a10159250352c08d3cd47f55185dd3",)
+
+
+def test_it_refuses_a_double_booking_and_keeps_history(server: Cluster) -> None:
+    with psycopg.connect(server.dsn(hotels.DATABASE)) as connection:
+        with pytest.raises(psycopg.errors.ExclusionViolation), connection.transaction():
+            connection.execute(
+                "INSERT INTO hotel.reservations"
+                " (property_id, guest_id, room_id, status, arrival, departure, total_amount)"
+                " SELECT property_id, guest_id, room_id, 'confirmed', arrival, departure, 1 FROM hotel.reservations"
+                " WHERE status = 'confirmed' ORDER BY id LIMIT 1"
+            )
+        before = connection.execute("SELECT count(*) FROM hotel.reservation_history").fetchone()
+        connection.execute(
+            "UPDATE hotel.reservations SET status = 'cancelled'"
+            " WHERE id = (SELECT min(id) FROM hotel.reservations WHERE status = 'confirmed')"
+        )
+        after = connection.execute("SELECT count(*) FROM hotel.reservation_history").fetchone()
+        connection.rollback()
+    assert before and after and after[0] == before[0] + 1
+
+
+def test_two_credentials_apart(server: Cluster) -> None:
+    with psycopg.connect(server.dsn(hotels.DATABASE, hotels.READER)) as connection:
+        assert connection.execute("SELECT count(*) FROM hotel.properties").fetchone() == (3,)
+        with pytest.raises(psycopg.Error):
+            connection.execute("DELETE FROM hotel.reviews")
+    with psycopg.connect(server.dsn(hotels.DATABASE, hotels.PROMOTER)) as connection:
+        connection.execute("UPDATE hotel.reservations SET notes = 'x' WHERE id = 1")
+        connection.execute("SELECT nextval('hotel.guests_id_seq')")
+        for statement in ("DROP TABLE hotel.reviews", "DELETE FROM hotel.properties", "TRUNCATE hotel.reviews"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute(statement.encode())
+        connection.rollback()
+
+
+def test_the_shipped_masking_file_classifies_every_column_and_hides_people(server: Cluster) -> None:
+    with psycopg.connect(server.dsn(hotels.DATABASE)) as connection:
+        facts = columns(connection)
+    made = plan(parse(yaml.safe_load(MASKING.read_text())), "full", facts)
+    assert made.notes == ()
+    assert {"hotel.guests.email", "hotel.guests.passport_number", "hotel.staff.salary"} <= set(made.methods)
+
+
+def test_one_house_alone_is_a_snapshot(clinic_rig: SnapshotRig, server: Cluster) -> None:
+    shipped = parse(yaml.safe_load(MASKING.read_text()))
+    flow = replace(clinic_rig.flow, masking=lambda: shipped)
+    source = Source("the demo", dsn=server.dsn(hotels.DATABASE, hotels.READER))
+    taken = flow.take(source, profile="harbour")
+    assert taken.manifest is not None
+    kept = {name: report.kept_rows for name, report in taken.manifest.tables.items()}
+    assert (kept["hotel.properties"], kept["hotel.rooms"]) == (1, 150)
+    assert 30_000 < kept["hotel.reservations"] < 40_000
+    with flow.generations.base(taken) as base, clinic_rig.reader(base) as connection:
+        assert connection.execute("SELECT DISTINCT property_id FROM hotel.payments").fetchall() == [("harbour",)]
+        assert connection.execute("SELECT DISTINCT property_id FROM hotel.monthly_revenue").fetchall() == [("harbour",)]
+        emails = connection.execute(
+            "SELECT count(*) FROM hotel.guests WHERE email NOT LIKE '%@masked.example'"
+        ).fetchone()
+    assert emails == (0,)
+    flow.generations.remove_base(taken.id)
