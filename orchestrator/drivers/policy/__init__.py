@@ -1,0 +1,1 @@
+"""The allowlist's file."""

@@ -1,0 +1,237 @@
+"""Commands in the control database, their bounded output and what disposable ones changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+
+from orchestrator.core.actors import Actor, ActorKind
+from orchestrator.core.allowlist.request import CommandRequest
+from orchestrator.core.commands import Command, CommandMissing, CommandState, FileChanged, Outcome, OutputChunk, Place
+from orchestrator.core.tenants import Tenant
+from orchestrator.store.tables.commands import COMMAND_CHANGES, COMMAND_OUTPUTS, COMMANDS
+
+NOW = func.clock_timestamp()
+LISTED_MAX = 1_000
+_COLUMNS = [column for column in COMMANDS.c if column.name != "timeout_s"]
+
+
+def _command(row: RowMapping) -> Command:
+    values: dict[str, Any] = dict(row)
+    values["actor"] = Actor(
+        ActorKind(values.pop("actor_kind")),
+        values.pop("actor_id"),
+        values.pop("actor_name"),
+        values.pop("on_behalf_of"),
+    )
+    values["argv"] = tuple(values["argv"])
+    values["changed_paths"] = tuple(values["changed_paths"])
+    values["state"] = CommandState(values["state"])
+    values["place"] = Place(values["place"])
+    return Command(**values)
+
+
+def add(
+    connection: Connection,
+    command_id: str,
+    *,
+    tenant: Tenant,
+    actor: Actor,
+    request: CommandRequest,
+    decision: str,
+    rule: str,
+    reason: str,
+    policy_version: int,
+    state: CommandState,
+    approval_id: str | None = None,
+    error: str | None = None,
+) -> None:
+    """Remember a command before anything of it runs. Texts that PostgreSQL cannot hold are escaped."""
+    connection.execute(
+        insert(COMMANDS).values(
+            id=command_id,
+            tenant_id=tenant.id,
+            tenant=tenant.name,
+            actor_kind=actor.kind.value,
+            actor_id=actor.id,
+            actor_name=actor.name,
+            on_behalf_of=actor.on_behalf_of,
+            argv=[_storable(argument) for argument in request.argv[:1_000]],
+            cwd=_storable(request.cwd),
+            environment={_storable(name): _storable(value) for name, value in request.environment.items()},
+            stdin_bytes=len(request.stdin.encode("utf-8", "surrogatepass")),
+            place=request.place,
+            network=request.network,
+            decision=decision,
+            rule=rule,
+            reason=reason,
+            policy_version=policy_version,
+            approval_id=approval_id,
+            state=state.value,
+            error=error,
+            finished_at=NOW if state is CommandState.DENIED else None,
+        )
+    )
+
+
+def _storable(text: str) -> str:
+    """NUL and lone surrogates cannot be stored; requests that hold them are denied but remembered."""
+    text = text[:65_536]
+    if "\0" in text:
+        text = text.replace("\0", "\\0")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def finish(store: Engine, command_id: str, outcome: Outcome) -> bool:
+    """Store how it ended; False when somebody else did already."""
+    with store.begin() as connection:
+        done = connection.execute(
+            update(COMMANDS)
+            .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value)
+            .values(
+                state=outcome.state.value,
+                exit_code=outcome.exit_code,
+                signal=outcome.signal,
+                stopped_by=outcome.stopped_by,
+                error=outcome.error,
+                truncated=outcome.truncated,
+                output_bytes=outcome.output_bytes,
+                written_bytes=outcome.written_bytes,
+                duration_ms=outcome.duration_ms,
+                changed_paths=[_storable(path) for path in outcome.changed_paths],
+                changed_complete=outcome.changed_complete,
+                finished_at=NOW,
+            )
+        )
+    return done.rowcount == 1
+
+
+def get(store: Engine, command_id: str) -> Command:
+    """Raises CommandMissing."""
+    with store.connect() as connection:
+        row = connection.execute(select(*_COLUMNS).where(COMMANDS.c.id == command_id)).mappings().one_or_none()
+    if row is None:
+        raise CommandMissing(f"There is no command {ascii(command_id)[:60]}.")
+    return _command(row)
+
+
+def listed(
+    store: Engine,
+    *,
+    tenant_ids: Collection[str] | None = None,
+    state: CommandState | None = None,
+    decision: str | None = None,
+    before: datetime | None = None,
+    limit: int = 100,
+) -> list[Command]:
+    """Newest first; `before` pages towards older ones."""
+    query = select(*_COLUMNS).order_by(COMMANDS.c.created_at.desc()).limit(max(1, min(limit, LISTED_MAX)))
+    if tenant_ids is not None:
+        query = query.where(COMMANDS.c.tenant_id.in_(tenant_ids))
+    if state is not None:
+        query = query.where(COMMANDS.c.state == state.value)
+    if decision is not None:
+        query = query.where(COMMANDS.c.decision == decision)
+    if before is not None:
+        query = query.where(COMMANDS.c.created_at < before)
+    with store.connect() as connection:
+        return [_command(row) for row in connection.execute(query).mappings()]
+
+
+def count_running(connection: Connection, tenant_id: str) -> int:
+    """How many of a tenant's commands run, in every process."""
+    query = select(func.count()).where(COMMANDS.c.tenant_id == tenant_id, COMMANDS.c.state == "running")
+    return int(connection.scalar(query) or 0)
+
+
+def add_output(store: Engine, command_id: str, chunks: Sequence[OutputChunk]) -> None:
+    """Keep what it printed; the caller bounds it."""
+    if not chunks:
+        return
+    rows = [{"command_id": command_id, "seq": one.seq, "stream": one.stream, "data": one.data} for one in chunks]
+    with store.begin() as connection:
+        connection.execute(insert(COMMAND_OUTPUTS), rows)
+
+
+def output(store: Engine, command_id: str, *, after: int = -1) -> list[OutputChunk]:
+    """Stored output in order, from the chunk behind `after` on."""
+    table = COMMAND_OUTPUTS
+    query = (
+        select(table.c.seq, table.c.stream, table.c.data)
+        .where(table.c.command_id == command_id, table.c.seq > after)
+        .order_by(table.c.seq)
+    )
+    with store.connect() as connection:
+        return [OutputChunk(row.seq, row.stream, bytes(row.data)) for row in connection.execute(query)]
+
+
+def add_changes(store: Engine, command_id: str, changes: Sequence[FileChanged]) -> None:
+    """Keep what a disposable command changed, so that any process can apply it later."""
+    if not changes:
+        return
+    rows = [
+        {
+            "command_id": command_id,
+            "path": one.path,
+            "kind": one.kind,
+            "before_digest": one.before_digest,
+            "after_digest": one.after_digest,
+            "content": one.content,
+        }
+        for one in changes
+    ]
+    with store.begin() as connection:
+        connection.execute(insert(COMMAND_CHANGES), rows)
+
+
+def changes(store: Engine, command_id: str) -> list[FileChanged]:
+    """What a disposable command changed, by path, contents included."""
+    table = COMMAND_CHANGES
+    query = select(table).where(table.c.command_id == command_id).order_by(table.c.path)
+    with store.connect() as connection:
+        return [
+            FileChanged(
+                row.path,
+                row.kind,
+                row.before_digest,
+                row.after_digest,
+                None if row.content is None else bytes(row.content),
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def mark_applied(connection: Connection, command_id: str) -> bool:
+    """Claim the application of a disposable command's changes; False when it was applied already."""
+    done = connection.execute(
+        update(COMMANDS).where(COMMANDS.c.id == command_id, COMMANDS.c.applied_at.is_(None)).values(applied_at=NOW)
+    )
+    return done.rowcount == 1
+
+
+def interrupt(store: Engine, *, started_before: datetime, keep: Collection[str] = ()) -> list[Command]:
+    """Close commands still called running although nobody can be watching them any more."""
+    statement = (
+        update(COMMANDS)
+        .where(
+            COMMANDS.c.state == CommandState.RUNNING.value,
+            COMMANDS.c.created_at < started_before,
+            COMMANDS.c.id.not_in(list(keep)),
+        )
+        .values(state=CommandState.INTERRUPTED.value, finished_at=NOW, error="The control plane ended meanwhile.")
+        .returning(*_COLUMNS)
+    )
+    with store.begin() as connection:
+        return [_command(row) for row in connection.execute(statement).mappings()]
+
+
+def prune(store: Engine, *, before: datetime) -> int:
+    """Delete ended commands older than `before`; the audit trail keeps its own."""
+    with store.begin() as connection:
+        done = connection.execute(
+            delete(COMMANDS).where(COMMANDS.c.created_at < before, COMMANDS.c.state != CommandState.RUNNING.value)
+        )
+    return int(done.rowcount)
