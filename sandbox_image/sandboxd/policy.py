@@ -155,7 +155,7 @@ class Policy:
             needs = image.needs(listed.realpath)
             listed.tenant_rules = tenant_rules(grants, roots)
             listed.rules = image.base + needs.rules + [(listed.realpath, "execute", True)]
-            for other in [*needs.starts, *starts]:
+            for other in [*filter(os.path.exists, needs.starts), *starts]:
                 started = real_program(other, image, roots)
                 listed.starts.append(started)
                 listed.rules = [*listed.rules, (started, "execute", True), *image.needs(started).rules]
