@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tests", action="store_true", help="also what the tests need (a browser)")
     parser.add_argument("--compose", action="store_true", help="also what docker compose needs")
     parser.add_argument("--remove", action="store_true", help="delete the installation, its data and its images")
+    parser.add_argument("--keep-images", action="store_true", help="with --remove: other installations use them")
     parser.add_argument("--yes", action="store_true", help="do not ask before deleting")
     parser.add_argument("--var", type=Path, default=None, help="where the installation keeps its data")
     wanted = parser.parse_args(arguments)
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if wanted.var is not None:
         options = replace(options, places=Places(wanted.var.resolve()))
     if wanted.remove:
-        return _removed(options, asked=not wanted.yes)
+        return _removed(options, asked=not wanted.yes, keep_images=wanted.keep_images)
     if wanted.check:
         results = facts(options)
         for result in results:
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _removed(options: SetupOptions, *, asked: bool) -> int:
+def _removed(options: SetupOptions, *, asked: bool, keep_images: bool) -> int:
     var = options.places.var
     if asked:
         sys.stderr.write(f"Delete everything of the installation in {var}, data included? Type yes: ")
@@ -56,7 +57,7 @@ def _removed(options: SetupOptions, *, asked: bool) -> int:
             to_stderr("nothing was deleted")
             return 1
     try:
-        remove(options)
+        remove(options, keep_images=keep_images)
     except OrchestratorError as failure:
         to_stderr(f"not everything could be deleted: {failure}")
         return 1

@@ -48,7 +48,7 @@ def facts(options: SetupOptions) -> list[CheckResult]:
     return check_all([HostFact(), KernelFact(), DiskFact(options), *steps(options)])
 
 
-def remove(options: SetupOptions, progress: Progress = to_stderr) -> None:
+def remove(options: SetupOptions, progress: Progress = to_stderr, *, keep_images: bool = False) -> None:
     """Delete an installation: its containers and networks, its volume, its data, the images made here.
 
     Raises an OrchestratorError when something of it cannot be deleted; what is left can be tried again.
@@ -63,6 +63,8 @@ def remove(options: SetupOptions, progress: Progress = to_stderr) -> None:
     progress(f"deleting {options.places.var}")
     remove_volume(options.places.var)
     shutil.rmtree(options.places.var, ignore_errors=True)
+    if keep_images:
+        return
     images = DockerImages(connection)
     for noun in (*reversed(NOUNS), "base", "root"):
         for name in images.named(f"{PREFIX}{noun}"):

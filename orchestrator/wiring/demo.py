@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.core.access import Role, UserMissing
 from orchestrator.core.actors import system
+from orchestrator.core.snapshots import SnapshotStep
 from orchestrator.core.tenants import Tenant, TenantMissing, TenantState
 from orchestrator.demo import hotels
 from orchestrator.flows.launch import LaunchRequest
+from orchestrator.flows.snapshot import SnapshotBusy
 from orchestrator.store import tenants, users
 from orchestrator.wiring import secrets
 from orchestrator.wiring.services import Services
 
 ACTOR = system("demo")
+SNAPSHOT_PATIENCE_S = 900.0
 PEOPLE = (("admin", Role.ADMIN), ("reviewer", Role.REVIEWER), ("manager", Role.MANAGER))
 
 
@@ -38,11 +42,7 @@ def make(services: Services, progress: Callable[[str], None]) -> Demo:
     """Raises what failed outside; running it again takes up where it stopped."""
     settings = services.settings
     profile = settings.tenants.snapshot_profile
-    if services.snapshots.newest(profile) is None:
-        progress("taking a masked snapshot of production")
-        services.snapshots.take(
-            services.source(), profile=profile, on_step=lambda step, _, text: progress(f"snapshot: {step}: {text}")
-        )
+    _snapshot(services, profile, progress)
     made = tuple(_tenant(services, name, progress) for name in hotels.PROPERTIES)
     sign_ins = tuple(_person(services, name, role, [one.id for one in made]) for name, role in PEOPLE)
     return Demo(
@@ -50,6 +50,28 @@ def make(services: Services, progress: Callable[[str], None]) -> Demo:
         sign_ins=sign_ins,
         tenants=tuple((one.name, settings.proxy.address(f"{one.name}.{settings.proxy.domain}")) for one in made),
     )
+
+
+def _snapshot(services: Services, profile: str, progress: Callable[[str], None]) -> None:
+    """The first one; the scheduler, which wants one too, may be faster."""
+    if services.snapshots.newest(profile) is None:
+        progress("taking a masked snapshot of production")
+    deadline = time.monotonic() + SNAPSHOT_PATIENCE_S
+    told = ""
+
+    def on_step(step: SnapshotStep, _: float, __: str) -> None:
+        nonlocal told
+        if step != told:
+            progress(f"snapshot: {step}")
+        told = step
+
+    while services.snapshots.newest(profile) is None:
+        try:
+            services.snapshots.take(services.source(), profile=profile, actor=ACTOR, on_step=on_step)
+        except SnapshotBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _tenant(services: Services, name: str, progress: Callable[[str], None]) -> Tenant:

@@ -1,0 +1,96 @@
+"""What `make demo` promises: a console, three people, three hostnames on private data, each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.core.tenants import Tenant
+from tests.support.installation import Running
+
+pytestmark = [pytest.mark.engine, pytest.mark.trip]
+TENANTS = ("harbour", "riverside", "hillside")
+
+
+@pytest.mark.parametrize("name", TENANTS)
+def test_a_hostname_answers_the_signed_in_manager_with_private_data(installation: Running, name: str) -> None:
+    manager = installation.browser("manager")
+    page = manager.get(installation.address(name))
+    assert page.status == 200, page.text[:2000]
+    assert "Harbour Hotels" in page.text
+    assert page.url.startswith(installation.address(name))
+
+
+@pytest.mark.parametrize("name", TENANTS)
+def test_a_stranger_is_sent_to_the_console(installation: Running, name: str) -> None:
+    stranger = installation.browser()
+    answer = stranger.ask("GET", installation.address(name), headers={"Accept": "text/html"}, follow=False)
+    assert answer.status == 303
+    assert answer.headers["location"].startswith(installation.console)
+    assert stranger.ask("GET", f"{installation.address(name)}/", follow=False).status == 401
+
+
+def test_the_consoles_cookie_never_reaches_a_tenants_host(installation: Running) -> None:
+    manager = installation.browser("manager")
+    manager.get(installation.address("harbour"))
+    console = set(manager.jar["console.localhost"].values())
+    assert console
+    assert not console & set(manager.jar["harbour.localhost"].values())
+    assert "riverside.localhost" not in manager.jar
+
+
+def test_a_tenants_cookie_opens_no_other_host(installation: Running) -> None:
+    manager = installation.browser("manager")
+    manager.get(installation.address("harbour"))
+    thief = installation.browser()
+    thief.jar["riverside.localhost"] = dict(manager.jar["harbour.localhost"])
+    assert thief.ask("GET", installation.address("riverside"), follow=False).status == 401
+
+
+def test_forged_headers_open_nothing(installation: Running) -> None:
+    stranger = installation.browser()
+    for name in ("X-Forwarded-Host", "X-Tenant-User", "X-Forwarded-Uri", "X-Orchestrator-Pass"):
+        answer = stranger.ask("GET", installation.address("harbour"), headers={name: "harbour.localhost"}, follow=False)
+        assert answer.status == 401, name
+
+
+def test_signing_out_closes_the_tenants_hosts_too(installation: Running) -> None:
+    manager = installation.browser("manager")
+    assert manager.get(installation.address("harbour")).status == 200
+    assert manager.send("DELETE", f"{installation.console}/api/v1/session", None).status == 204
+    assert manager.ask("GET", installation.address("harbour"), follow=False).status == 401
+
+
+def test_everything_runs_and_is_shown(installation: Running) -> None:
+    rows = installation.json("status")
+    assert {row["part"] for row in rows} >= {"control database", "production", "proxy", "serve", "schedule"}
+    assert all(row["runs"] for row in rows if not row["part"].startswith("tenant trip-")), rows
+
+
+def test_a_second_demo_changes_nothing_and_shows_the_same(installation: Running) -> None:
+    assert installation.json("demo") == installation.demo
+
+
+def test_a_tenant_stops_starts_and_goes(installation: Running, launched: Callable[..., Tenant]) -> None:
+    tenant = launched()
+    manager = installation.browser("admin")
+    address = installation.address(tenant.name)
+    assert manager.get(address).status == 200
+    installation.run("tenant", "stop", tenant.name)
+    assert manager.get(address).status == 404
+    installation.run("tenant", "start", tenant.name)
+    assert manager.get(address).status == 200
+    installation.run("tenant", "stop", tenant.name)
+    installation.run("tenant", "stop", tenant.name, expect=5)
+
+
+@pytest.mark.parametrize("name", ["", "UPPER", "a/b", "../x", "é", "console", "a" * 41, "harbour"])
+def test_hostile_and_taken_names_are_refused(installation: Running, name: str) -> None:
+    before = installation.json("tenant", "list")
+    installation.run("tenant", "launch", name, expect=5 if name == "harbour" else 2)
+    assert installation.json("tenant", "list") == before
+
+
+def test_an_unknown_profile_is_named(installation: Running) -> None:
+    installation.run("tenant", "launch", "fresh", "--profile", "nothing", expect=4)
