@@ -155,7 +155,7 @@ def serve() -> None:
     from orchestrator.wiring.build import build
     from orchestrator.wiring.drivers import make_drivers
     from orchestrator.wiring.installation import Installation
-    from orchestrator.wiring.keeper import Keeper
+    from orchestrator.wiring.keeper import WATCH_EVERY_S, Keeper
 
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
@@ -163,11 +163,14 @@ def serve() -> None:
         Installation(make_drivers(settings)).ensure()
         services = build(settings)
         keeper = Keeper(services.store, services.reconcile.run, every_s=settings.reconcile.every)
+        watcher = Keeper(services.store, services.watch.run, every_s=WATCH_EVERY_S, what="watch")
         try:
             keeper.start()
+            watcher.start()
             server.serve(create_app(services), settings)
         finally:
             keeper.stop()
+            watcher.stop()
             services.close()
 
 

@@ -20,6 +20,7 @@ from orchestrator.core.ports.sandboxd import Program, SandboxPolicy
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.core.tenants import Tenant
 from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.drivers.postgres.workshop import PostgresWorkshop
 from orchestrator.flows.access import Access, AccessRules
 from orchestrator.flows.launch import Host, LaunchFlow
@@ -28,6 +29,7 @@ from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow, RefreshRecovery
 from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
+from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
 from orchestrator.parts.generation import Generations
 from orchestrator.parts.network import NetworkPart
@@ -112,6 +114,13 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             finish_launch=lambda one: launch.finish(one, actor=reconciler),
             finish_removal=lambda one: tenant_flow.finish_removal(one, actor=reconciler),
             at_once=settings.reconcile.at_once,
+        ),
+        watch=WatchFlow(
+            store=store,
+            audit=drivers.audit,
+            generations=tenancy.generations,
+            watchdog=PostgresWatchdog(drivers.servers),
+            limits=limits,
         ),
         snapshots=snapshots,
         source=lambda: source(settings, drivers),

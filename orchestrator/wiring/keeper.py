@@ -1,4 +1,4 @@
-"""Reconcile on a timer, in a thread; one process of an installation at a time does it."""
+"""Reconciling and watching on a timer, in threads; one process of an installation at a time does each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.store.session import advisory_lock
 
 LOG = logs.get("keeper")
+WATCH_EVERY_S = 5.0  # a statement may outlive its limit by this much at most
 
 
 class Keeper:
-    """Runs `reconcile` at once and then every `every_s`; a round that fails is one that the next makes up for."""
+    """Runs `reconcile` at once and then every `every_s`; a round that fails is one that the next makes up for.
 
-    def __init__(self, store: Engine, reconcile: Callable[[], object], *, every_s: float) -> None:
+    `what` names the lock that keeps two processes from doing it at once.
+    """
+
+    def __init__(
+        self, store: Engine, reconcile: Callable[[], object], *, every_s: float, what: str = "reconcile"
+    ) -> None:
+        self._what = what
         self._store = store
         self._reconcile = reconcile
         self._every_s = every_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=f"keeper-{what}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -41,10 +48,10 @@ class Keeper:
     def once(self) -> None:
         """One round, unless another process is at it."""
         try:
-            with advisory_lock(self._store, "reconcile") as taken:
+            with advisory_lock(self._store, self._what) as taken:
                 if taken:
                     self._reconcile()
         except (OrchestratorError, SQLAlchemyError) as error:
-            LOG.warning("keeper.failed", error=str(error)[:500])
+            LOG.warning("keeper.failed", what=self._what, error=str(error)[:500])
         except Exception:
             LOG.exception("keeper.crashed")

@@ -17,6 +17,7 @@ from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow
 from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
+from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
 from orchestrator.wiring.installation import Installation
 
@@ -33,6 +34,7 @@ class Services:
     launch: LaunchFlow
     tenants: TenantFlow
     reconcile: ReconcileFlow
+    watch: WatchFlow
     snapshots: Snapshots
     source: Callable[[], Source]
     refresh: RefreshFlow

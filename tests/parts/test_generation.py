@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestrator.core.ports.servers import DataDirectoryLocked, ServerFailed, ServerSpec
+from orchestrator.core.ports.servers import (
+    DataDirectoryLocked,
+    EndedSession,
+    ServerFailed,
+    ServerSpec,
+    WatchLimits,
+)
 from orchestrator.core.snapshots import Snapshot
 from orchestrator.core.tenants import Tenant
+from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.parts.generation import SnapshotDamaged, SnapshotNotReady
 from tests.support.snapshot import LIMITS, SnapshotRig, tenant
 
@@ -176,6 +184,57 @@ def test_a_query_that_asks_for_all_memory_ends_and_the_database_comes_back(
     assert observed is not None and observed.running
     with as_tenant(clinic_rig, generation) as connection:
         assert connection.execute("SELECT count(*) FROM clinic.patients").fetchone() == (3000,)
+
+
+def test_the_watchdog_ends_what_the_tenant_would_let_run(clinic_rig: SnapshotRig, generation: ServerSpec) -> None:
+    watchdog = PostgresWatchdog(clinic_rig.servers)
+    calm = WatchLimits(statement_timeout_s=600, size_bytes=1 << 40)
+    with as_tenant(clinic_rig, generation) as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute("SET statement_timeout = 0")
+        sleeping = pool.submit(connection.execute, "SELECT pg_sleep(300)")
+        assert watchdog.look(generation, calm) == []
+        ended = _ended_by(watchdog, generation, replace(calm, statement_timeout_s=0.2))
+        assert (ended.why, ended.was_terminated) == ("too_long", False)
+        assert isinstance(sleeping.exception(timeout=60), psycopg.errors.QueryCanceled)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        sleeping = pool.submit(connection.execute, "SELECT pg_sleep(300)")
+        ended = _ended_by(watchdog, generation, replace(calm, size_bytes=1))
+        assert (ended.why, ended.was_terminated) == ("too_large", True)
+        assert isinstance(sleeping.exception(timeout=60), psycopg.OperationalError)
+
+
+def test_a_session_that_resists_cancelling_is_ended(
+    clinic_rig: SnapshotRig, generation: ServerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.drivers.postgres.watchdog.GRACE_S", 0.5)
+    stubborn = (
+        "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(300); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$"
+    )
+    watchdog = PostgresWatchdog(clinic_rig.servers)
+    limits = WatchLimits(statement_timeout_s=0.2, size_bytes=None)
+    with as_tenant(clinic_rig, generation) as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute("SET statement_timeout = 0")
+        running = pool.submit(connection.execute, stubborn)
+        while not _ended_by(watchdog, generation, limits).was_terminated:
+            assert not running.done()
+        assert isinstance(running.exception(timeout=60), psycopg.OperationalError)
+
+
+def test_the_tenant_cannot_touch_the_watchdogs_session(clinic_rig: SnapshotRig, generation: ServerSpec) -> None:
+    dsn = clinic_rig.servers.dsn(generation.sockets, user="watchdog", database="app")
+    with psycopg.connect(dsn, autocommit=True) as watchdog, as_tenant(clinic_rig, generation) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT pg_terminate_backend(%s)", (watchdog.info.backend_pid,))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            watchdog.execute("SELECT * FROM clinic.patients")
+
+
+def _ended_by(watchdog: PostgresWatchdog, spec: ServerSpec, limits: WatchLimits) -> EndedSession:
+    deadline = time.monotonic() + 60
+    while not (found := watchdog.look(spec, limits)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0]
 
 
 def test_two_servers_never_run_on_one_directory(clinic_rig: SnapshotRig, generation: ServerSpec) -> None:

@@ -108,3 +108,29 @@ class Roles(Protocol):
     def snapshot_id(self, spec: ServerSpec) -> str:
         """Which snapshot the database behind `spec` says it was made from, read as the reader. Raises ServerFailed."""
         ...
+
+
+@dataclass(frozen=True)
+class WatchLimits:
+    """What the watchdog enforces. `size_bytes=None`: the file system already does."""
+
+    statement_timeout_s: float
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class EndedSession:
+    """A statement or session the watchdog ended, and why."""
+
+    pid: int
+    why: str  # too_long, too_large
+    ran_s: float
+    was_terminated: bool  # False: only its statement was cancelled
+
+
+class Watchdog(Protocol):
+    """Looks at a tenant's database with a role of its own: the tenant's settings do not bind it."""
+
+    def look(self, spec: ServerSpec, limits: WatchLimits) -> list[EndedSession]:
+        """End what is over a limit. Raises ServerFailed when the database does not answer."""
+        ...
