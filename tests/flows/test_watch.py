@@ -17,8 +17,7 @@ from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.flows.watch import WatchFlow
 from orchestrator.store import generations as generation_store
 from orchestrator.store import tenants
-from tests.parts.test_generation import as_tenant
-from tests.support.snapshot import LIMITS, SnapshotRig
+from tests.support.snapshot import LIMITS, SnapshotRig, as_tenant
 
 pytestmark = pytest.mark.engine
 

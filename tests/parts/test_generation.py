@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +22,7 @@ from orchestrator.core.snapshots import Snapshot
 from orchestrator.core.tenants import Tenant
 from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.parts.generation import SnapshotDamaged, SnapshotNotReady
-from tests.support.snapshot import LIMITS, SnapshotRig, tenant
+from tests.support.snapshot import LIMITS, SnapshotRig, as_tenant, tenant
 
 pytestmark = pytest.mark.engine
 
@@ -71,25 +69,6 @@ ALLOWED = (
     "REFRESH MATERIALIZED VIEW clinic.directory",
     "TRUNCATE clinic.visits",
 )
-
-
-@contextmanager
-def acting_as(uid: int) -> Iterator[None]:
-    """Connect as another user, as the pool's container does."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def as_tenant(rig: SnapshotRig, spec: ServerSpec, *, uid: int | None = None, **values: Any) -> psycopg.Connection[Any]:
-    arguments = {"user": spec.pool_role, "database": "app", **values}
-    with acting_as(spec.pool_uid or 0 if uid is None else uid):
-        return psycopg.connect(rig.servers.dsn(spec.sockets, **arguments), autocommit=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,3 +175,22 @@ def _fill(rig: SnapshotRig) -> None:
                 "ALTER DEFAULT PRIVILEGES IN SCHEMA clinic GRANT SELECT ON TABLES TO mirror_reader"
             ).format(sql.Literal(PASSWORD))
         )
+
+
+@contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Connect as another user, as the pool's container does."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def as_tenant(rig: SnapshotRig, spec: ServerSpec, *, uid: int | None = None, **values: Any) -> psycopg.Connection[Any]:
+    arguments = {"user": spec.pool_role, "database": "app", **values}
+    with acting_as(spec.pool_uid or 0 if uid is None else uid):
+        return psycopg.connect(rig.servers.dsn(spec.sockets, **arguments), autocommit=True)
