@@ -170,7 +170,9 @@ class Command:
             if started and data.startswith(b"S"):
                 pid = data[1:].split(b"\n", 1)[0]
                 self._sink.send(b'{"type":"started","pid":%s}\n' % pid)
-            return
+            # Its report is the last thing a monitor writes: nobody needs to wait until it has gone.
+            if self.orphaned or not self._result.endswith(b"\n"):
+                return
         self._finish()
 
     def _finish(self) -> None:

@@ -6,7 +6,6 @@ A forked process in a domain without any file, on the same listening socket; it 
 from __future__ import annotations
 
 import gc
-import html
 import os
 import signal
 import socket
@@ -39,9 +38,15 @@ as the files change. This is what the app printed last:</p>
 """
 
 
+def _escaped(text: str) -> str:
+    for character, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(character, name)
+    return text
+
+
 def page(error: str) -> bytes:
     """A complete HTTP response with the escaped text in it."""
-    body = _PAGE.format(error=html.escape(error or "Nothing.")).encode("utf-8", "replace")
+    body = _PAGE.format(error=_escaped(error or "Nothing.")).encode("utf-8", "replace")
     head = (
         "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/html; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n"

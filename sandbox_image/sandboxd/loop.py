@@ -6,7 +6,6 @@ import heapq
 import select
 import sys
 import time
-import traceback
 from collections.abc import Callable
 
 READ = select.EPOLLIN
@@ -89,4 +88,7 @@ class Loop:
         try:
             callback(events)
         except Exception:
+            # Imported only now: it is large, and this should never happen.
+            import traceback
+
             log("a callback failed:\n" + traceback.format_exc())

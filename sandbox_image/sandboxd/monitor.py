@@ -21,7 +21,7 @@ from .domain import Domain, LinkInGrant
 from .policy import Rule
 
 # Where a monitor finds its descriptors.
-_LISTENER, _RESULT, _CONTROL, _SCOPE = 3, 4, 5, 6
+_LISTENER, _RESULT, _CONTROL, _SCOPE, _DOMAIN = 3, 4, 5, 6, 7
 _TICK_S = 0.1
 _REAP_WAIT_S = 5.0
 _OPEN_FILES_MAX = 1024
@@ -92,6 +92,7 @@ class Monitored:
 def start(launch: Launch, *, stdin: bool) -> Monitored:
     """Fork the monitor. Raises OSError when the process or descriptor limit does not allow it."""
     opened: list[int] = []
+    domain, problem = _build_domain(launch)
 
     def pipe() -> tuple[int, int]:
         ends = os.pipe()
@@ -110,20 +111,43 @@ def start(launch: Launch, *, stdin: bool) -> Monitored:
     except OSError:
         for descriptor in opened:
             os.close(descriptor)
+        domain.close()
         raise
     if pid == 0:
         try:
             gc.disable()
-            _place([in_read, out_write, err_write, launch.listener, result_write, control_read, launch.scope])
-            _monitor(launch)
+            streams = [in_read, out_write, err_write]
+            _place([*streams, launch.listener, result_write, control_read, launch.scope, domain.descriptor])
+            _monitor(launch, problem)
         finally:
             os._exit(70)
+    domain.close()
     for descriptor in (in_read, out_write, err_write, result_write, control_read):
         os.close(descriptor)
     for descriptor in (in_write, out_read, err_read, result_read, control_write):
         if descriptor >= 0:
             os.set_blocking(descriptor, False)
     return Monitored(pid, in_write, out_read, err_read, result_read, control_write)
+
+
+def _build_domain(launch: Launch) -> tuple[Domain, str]:
+    """The program's domain, made here because a freshly forked process pays for every page it touches.
+
+    Made anew for each command: rules bind to files as they are now, and the tenant's may have been replaced.
+    """
+    domain = Domain(launch.abi)
+    try:
+        for path, access, follow in launch.rules:
+            domain.allow(path, access, follow=follow)
+        for port in launch.connect_ports:
+            domain.allow_port(port)
+        for port in launch.listen_ports:
+            domain.allow_port(port, listen=True)
+    except LinkInGrant as link:
+        return domain, f"{link} is, or runs through, a symbolic link"
+    except OSError as failure:
+        return domain, f"the kernel refused the domain: {failure.strerror}"
+    return domain, ""
 
 
 def _place(wanted: list[int]) -> None:
@@ -136,7 +160,7 @@ def _place(wanted: list[int]) -> None:
     os.closerange(len(wanted), 1 << 20)
 
 
-def _monitor(launch: Launch) -> None:
+def _monitor(launch: Launch, problem: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     kernel.set_subreaper()
@@ -153,7 +177,7 @@ def _monitor(launch: Launch) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _nothing)
     tree = _Tree(scoped=scoped, wake=wake_read, counters=counters)
-    problem = _fork_program(launch, tree)
+    problem = problem or _fork_program(launch, tree)
     _release_streams()
     if not problem:
         os.write(_RESULT, b"S%d\n" % tree.program)
@@ -224,18 +248,6 @@ def _fork_program(launch: Launch, tree: _Tree) -> str:
         directory = kernel.open_without_links(launch.cwd, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as failure:
         return f"the working directory cannot be entered: {failure.strerror}"
-    domain = Domain(launch.abi)
-    try:
-        for path, access, follow in launch.rules:
-            domain.allow(path, access, follow=follow)
-        for port in launch.connect_ports:
-            domain.allow_port(port)
-        for port in launch.listen_ports:
-            domain.allow_port(port, listen=True)
-    except LinkInGrant as link:
-        return f"{link} is, or runs through, a symbolic link"
-    except OSError as failure:
-        return f"the kernel refused the domain: {failure.strerror}"
     failed_read, failed_write = os.pipe()
     try:
         pid = os.fork()
@@ -250,7 +262,8 @@ def _fork_program(launch: Launch, tree: _Tree) -> str:
             stage = "moved to its working directory"
             os.fchdir(directory)
             stage = "confined"
-            domain.enter()
+            if launch.abi:
+                kernel.landlock_restrict_self(_DOMAIN)
             stage = "executed"
             _set_listener_variables(launch)
             os.execve(launch.path, launch.argv, launch.environment)
@@ -261,7 +274,6 @@ def _fork_program(launch: Launch, tree: _Tree) -> str:
     tree.program = pid
     os.close(failed_write)
     os.close(directory)
-    domain.close()
     problem = b""
     while data := os.read(failed_read, 1024):
         problem += data

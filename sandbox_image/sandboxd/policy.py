@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import stat
@@ -41,7 +40,8 @@ class Image:
     """The image as its own description (`image.json`) and its file system tell."""
 
     def __init__(self, description: dict[str, object]) -> None:
-        loaders = [os.path.realpath(path) for path in glob.glob("/lib*/ld-linux*.so.*")]
+        places = (f"/{directory}/{name}" for directory in ("lib", "lib64") for name in _names(f"/{directory}"))
+        loaders = [os.path.realpath(place) for place in places if os.path.basename(place).startswith("ld-linux")]
         self.loaders = sorted(set(loaders))
         self.libraries = sorted({os.path.dirname(loader) for loader in self.loaders} - {"/usr/lib", "/lib"})
         self.base: list[Rule] = [(path, "execute", True) for path in self.loaders]
@@ -71,6 +71,13 @@ class Image:
 
     def needs(self, realpath: str) -> Needs:
         return self._needs.get(realpath) or Needs()
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import select
-import shutil
 import socket
 import struct
 from collections.abc import Callable
@@ -150,8 +149,7 @@ class SelfTest:
                 continue
             copy = f"{root}/.sandboxd-{os.getpid()}"
             try:
-                shutil.copyfile(self._listed, copy)
-                os.chmod(copy, 0o755)
+                _copy_program(self._listed, copy)
             except OSError as failure:
                 closed = mounts.is_noexec(root)
                 good = good and closed
@@ -371,6 +369,12 @@ def _ending(code: int | None, said: str) -> str:
 
 def _first(*paths: str) -> str:
     return next((path for path in paths if os.access(path, os.X_OK)), paths[0])
+
+
+def _copy_program(source: str, target: str) -> None:
+    with open(source, "rb") as program, open(target, "wb") as copy:
+        copy.write(program.read())
+    os.chmod(target, 0o755)
 
 
 def _unlink(path: str) -> None:

@@ -338,13 +338,13 @@ def test_commands_at_once_are_bounded_not_queued(sandbox: Sandbox) -> None:
     assert eventually(lambda: sandbox.client.status().commands == 0)
 
 
-def test_hundreds_of_commands_from_many_callers_all_end_well(sandbox: Sandbox) -> None:
+def test_many_commands_from_many_callers_all_end_well(sandbox: Sandbox) -> None:
     def one(number: int) -> int | None:
         return sandbox.run("/usr/bin/true", limits=CommandLimits(changed_paths=0)).exited.exit_code
 
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(one, range(400)))
-    assert codes == [0] * 400
+        codes = list(pool.map(one, range(200)))
+    assert codes == [0] * 200
     assert eventually(lambda: len(members(sandbox)) <= 2)
 
 
