@@ -76,14 +76,7 @@ class Promoting:
                 raise PromotionRunning(
                     f"Change {work.change.id} is being promoted or reverted right now.", effect="This one did nothing."
                 )
-            promotion = promotions.begin(
-                self.store,
-                work.change.id,
-                work.kind,
-                digest=work.change.digest,
-                actor=work.actor,
-                approvers=work.approvers,
-            )
+            promotion = promotions.begin(self.store, work.change, work.kind, actor=work.actor, approvers=work.approvers)
             return self._journaled(promotion, work)
 
     def _journaled(self, promotion: Promotion, work: Work) -> Promotion:

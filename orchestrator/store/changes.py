@@ -25,6 +25,7 @@ from orchestrator.core.changeset import json_form
 from orchestrator.core.changeset.changeset import Changeset
 from orchestrator.core.names import new_id
 from orchestrator.store.tables.changes import CHANGE_APPROVALS, CHANGE_COMMENTS, CHANGE_EVENTS, CHANGES
+from orchestrator.store.tables.promotions import PROMOTIONS
 
 NOW = func.clock_timestamp()
 LIST_MAX = 500
@@ -153,16 +154,22 @@ def counted(connection: Connection) -> dict[str, int]:
 
 
 def save(connection: Connection, seen: Change, **values: Any) -> Change:
-    """Write `values` if the change is still the version that was seen. Raises ChangeStateConflict."""
+    """Write `values` if the change is still the version that was seen and nobody is promoting it.
+
+    Raises ChangeStateConflict.
+    """
+    promoting = select(PROMOTIONS.c.id).where(
+        PROMOTIONS.c.change_id == seen.id, PROMOTIONS.c.state.in_(("running", "unknown"))
+    )
     row = connection.execute(
         update(CHANGES)
-        .where(CHANGES.c.id == seen.id, CHANGES.c.version == seen.version)
+        .where(CHANGES.c.id == seen.id, CHANGES.c.version == seen.version, ~promoting.exists())
         .values(version=CHANGES.c.version + 1, updated_at=NOW, **values)
         .returning(*_COLUMNS)
     ).one_or_none()
     if row is None:
         raise ChangeStateConflict(
-            f"Change {seen.id} was changed by somebody else meanwhile.",
+            f"Change {seen.id} was changed by somebody else meanwhile, or is being promoted.",
             effect="Nothing was done.",
             next_step="Look at it again and repeat if it still applies.",
         )

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core.actors import Actor
+from orchestrator.core.changes import Change, ChangeStateConflict
 from orchestrator.core.changeset.changeset import Changeset
 from orchestrator.core.names import new_id
 from orchestrator.core.promotions import (
@@ -21,6 +22,7 @@ from orchestrator.core.promotions import (
     PromotionStep,
 )
 from orchestrator.store.changes import actor_document, actor_of, packed, unpacked
+from orchestrator.store.changes import get as get_change
 from orchestrator.store.tables.promotions import PROMOTIONS
 
 NOW = func.clock_timestamp()
@@ -38,12 +40,22 @@ def _promotion(row: Row[Any]) -> Promotion:
     return Promotion(**values)
 
 
-def begin(
-    engine: Engine, change_id: str, kind: PromotionKind, *, digest: str, actor: Actor, approvers: Sequence[str]
-) -> Promotion:
-    """Record the intent. Raises PromotionRunning when one is open or was committed: exactly one may win."""
+def begin(engine: Engine, seen: Change, kind: PromotionKind, *, actor: Actor, approvers: Sequence[str]) -> Promotion:
+    """Record the intent, for the change as it was seen.
+
+    Raises PromotionRunning when one is open or was committed (exactly one may win), ChangeStateConflict when the
+    change is another one by now.
+    """
+    change_id = seen.id
     try:
         with engine.begin() as connection:
+            now = get_change(connection, change_id, for_update=True)
+            if (now.version, now.digest, now.state) != (seen.version, seen.digest, seen.state):
+                raise ChangeStateConflict(
+                    f"Change {change_id} is {now.state.value} and was changed meanwhile.",
+                    effect="Production was not touched.",
+                    next_step="Look at it again.",
+                )
             row = connection.execute(
                 insert(PROMOTIONS)
                 .values(
@@ -52,7 +64,7 @@ def begin(
                     kind=kind,
                     state=PromotionState.RUNNING,
                     step=PromotionStep.PLANNED,
-                    digest=digest,
+                    digest=seen.digest,
                     actor=actor_document(actor),
                     approvers=list(approvers),
                 )

@@ -1,0 +1,276 @@
+"""Faults while promoting: the records say what production holds, whatever died when."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from orchestrator.core.changes import ChangeState
+from orchestrator.core.ports.code import CodeCheck, CodeMerge
+from orchestrator.core.ports.git import BranchMoved
+from orchestrator.core.ports.production import MigrationRefused, ProductionBusy, PromotionConflicted
+from orchestrator.core.promotion.order import Migration
+from orchestrator.core.promotions import PromotionRunning, PromotionState
+from orchestrator.drivers.postgres.apply import production as production_module
+from orchestrator.drivers.postgres.apply.session import Session
+from orchestrator.errors import OrchestratorError, OutsideFailure
+from orchestrator.store import changes, promotions
+from orchestrator.store.session import connect
+from tests.support.proposing import RUTH, SAM, Company
+
+RENAME = "UPDATE bookings SET guest = 'renamed' WHERE id = 1"
+STEPS = ["planned", "writing", "committing", "committed"]
+
+
+def guest(hotel: Company) -> str:
+    return str(hotel.ask("SELECT guest FROM bookings WHERE id = 1")[0][0])
+
+
+def state_of(hotel: Company, change_id: str) -> ChangeState:
+    with hotel.store.connect() as connection:
+        return changes.get(connection, change_id).state
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_process_killed_at_any_step_leaves_true_records(hotel: Company, step: str) -> None:
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    _die_at(hotel, step, lambda: hotel.promote.run(approved.id, hotel.tenant, actor=RUTH))
+    # A dead client's session may live for a moment; its end is what recovery waits for.
+    for _ in range(600):
+        if PromotionState.RUNNING not in hotel.promote.recover().values():
+            break
+        threading.Event().wait(0.05)
+    with hotel.store.connect() as connection:
+        (promotion,) = promotions.of_change(connection, approved.id)
+    if step == "committed":
+        assert guest(hotel) == "renamed"
+        assert promotion.state is PromotionState.COMMITTED
+        assert state_of(hotel, approved.id) is ChangeState.PROMOTED
+    else:
+        assert guest(hotel) == "guest 1"
+        assert promotion.state is PromotionState.FAILED
+        assert state_of(hotel, approved.id) is ChangeState.APPROVED
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+        assert guest(hotel) == "renamed"
+    assert hotel.revert.run(approved.id, hotel.tenant, actor=RUTH).state is PromotionState.COMMITTED
+    assert guest(hotel) == "guest 1"
+
+
+def _die_at(hotel: Company, step: str, work: Callable[[], object]) -> None:
+    """Run `work` in a child that vanishes at `step`, without a word to anybody."""
+    url = hotel.store.url.render_as_string(hide_password=False)
+    child = os.fork()
+    if child == 0:
+        try:
+            hotel.store.dispose(close=False)
+            hotel.store = connect(url)
+            hotel.at = lambda reached: os._exit(9) if reached == step else None
+            work()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+
+
+def test_of_two_promotes_at_once_exactly_one_wins(hotel: Company) -> None:
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    outcomes: list[str] = []
+    together = threading.Barrier(2)
+
+    def run(actor: object) -> None:
+        together.wait(60)
+        try:
+            hotel.promote.run(approved.id, hotel.tenant, actor=actor)  # type: ignore[arg-type]
+            outcomes.append("won")
+        except OrchestratorError as error:
+            outcomes.append(error.code)
+
+    threads = [threading.Thread(target=run, args=(actor,)) for actor in (RUTH, SAM)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(outcomes)[-1] == "won" and outcomes.count("won") == 1, outcomes
+    assert set(outcomes) <= {"won", PromotionRunning.code, "conflict.change_state"}, outcomes
+    with hotel.store.connect() as connection:
+        committed = [p for p in promotions.of_change(connection, approved.id) if p.state is PromotionState.COMMITTED]
+    assert len(committed) == 1
+
+
+def test_production_gone_in_the_middle_writes_nothing(hotel: Company) -> None:
+    hotel.work(RENAME)
+    approved = hotel.approved()
+
+    def cut(step: str) -> None:
+        if step == "writing":
+            with psycopg.connect(hotel.dsn, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND application_name = 'orchestrator promote'"
+                )
+
+    hotel.at = cut
+    with pytest.raises(OutsideFailure):
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    hotel.at = lambda _: None
+    assert guest(hotel) == "guest 1"
+    assert state_of(hotel, approved.id) is ChangeState.APPROVED
+    hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    assert guest(hotel) == "renamed"
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_lost_commit_reply_is_found_out(hotel: Company, monkeypatch: pytest.MonkeyPatch, is_done: bool) -> None:
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    execute = Session.execute
+
+    def losing(self: Session, query: object, parameters: object = ()) -> int:
+        if query != "COMMIT":
+            return execute(self, query, parameters)  # type: ignore[arg-type]
+        if is_done:
+            execute(self, "COMMIT")
+        self.connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(production_module.Session, "execute", losing)
+    if is_done:
+        done = hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+        assert done.updated == 1
+        assert state_of(hotel, approved.id) is ChangeState.PROMOTED
+        assert guest(hotel) == "renamed"
+    else:
+        with pytest.raises(OutsideFailure):
+            hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+        assert state_of(hotel, approved.id) is ChangeState.APPROVED
+        assert guest(hotel) == "guest 1"
+
+
+def test_locked_rows_end_in_a_clear_error_and_production_is_never_kept_waiting(hotel: Company) -> None:
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    with psycopg.connect(hotel.dsn) as holder:
+        holder.execute("SELECT FROM bookings WHERE id = 1 FOR UPDATE")
+        with pytest.raises(ProductionBusy) as caught:
+            hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    assert "Nothing was written" in str(caught.value)
+    hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    assert guest(hotel) == "renamed"
+
+
+class Branch:
+    """The code half, in memory: what it is told, and failures set by the test."""
+
+    def __init__(self, migrations: tuple[Migration, ...] = ()) -> None:
+        self.at = "a" * 40
+        self.migrations = migrations
+        self.refuse_undo = False
+        self.refuse_merge = False
+
+    def head(self, tenant_name: str) -> str:
+        return "b" * 40
+
+    def check(self, tenant_name: str, commit: str) -> CodeCheck:
+        return CodeCheck(commit, self.at, "0" * 40, migrations=self.migrations)
+
+    def merge(self, tenant_name: str, commit: str, *, expected: str, message: str, author: str) -> CodeMerge:
+        if self.refuse_merge:
+            raise BranchMoved("main moved.")
+        before, self.at = self.at, "c" * 40
+        return CodeMerge(before, self.at)
+
+    def undo(self, merge: CodeMerge) -> None:
+        if self.refuse_undo:
+            raise BranchMoved("main moved on.")
+        self.at = merge.before
+
+
+def test_rows_and_code_go_together(hotel: Company) -> None:
+    hotel.code = branch = Branch()
+    hotel.work(RENAME)
+    done = hotel.promoted()
+    assert (done.code_before, done.code_after) == ("a" * 40, "c" * 40)
+    assert (branch.at, guest(hotel)) == ("c" * 40, "renamed")
+
+
+def test_rows_stay_out_when_the_branch_refuses(hotel: Company) -> None:
+    hotel.code = branch = Branch()
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    branch.refuse_merge = True
+    with pytest.raises(BranchMoved):
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    assert guest(hotel) == "guest 1"
+
+
+@pytest.mark.parametrize("refuse_undo", [False, True])
+def test_code_moves_back_when_the_commit_fails_or_the_record_says_so(
+    hotel: Company, monkeypatch: pytest.MonkeyPatch, refuse_undo: bool
+) -> None:
+    hotel.code = branch = Branch()
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    branch.refuse_undo = refuse_undo
+    execute = Session.execute
+
+    def failing(self: Session, query: object, parameters: object = ()) -> int:
+        if query == "COMMIT":
+            raise psycopg.errors.CheckViolation("a deferred check")
+        return execute(self, query, parameters)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(production_module.Session, "execute", failing)
+    with pytest.raises(PromotionConflicted):
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    with hotel.store.connect() as connection:
+        (promotion,) = promotions.of_change(connection, approved.id)
+    assert guest(hotel) == "guest 1"
+    if refuse_undo:
+        assert branch.at == "c" * 40
+        assert "could not be moved back" in (promotion.error or "")
+    else:
+        assert branch.at == "a" * 40
+
+
+def test_code_alone_is_promoted_too(hotel: Company) -> None:
+    hotel.code = branch = Branch()
+    done = hotel.promoted()
+    assert done.state is PromotionState.COMMITTED
+    assert branch.at == "c" * 40
+
+
+def test_migrations_run_first_in_the_same_transaction_and_only_once(own_hotel: Company) -> None:
+    hotel = own_hotel
+    add = Migration("migrations/002_add.sql", "ALTER TABLE bookings ADD COLUMN floor int DEFAULT 0; -- ;\n")
+    fill = Migration("migrations/003_fill.sql", "UPDATE bookings SET floor = 3 WHERE id = 2;")
+    hotel.code = Branch((fill, add))
+    hotel.rules["approvals"] = {"migrations": 1}
+    hotel.work(RENAME)
+    done = hotel.promoted()
+    assert [item["path"] for item in done.migrations] == [add.path, fill.path]
+    assert hotel.ask("SELECT guest, floor FROM bookings WHERE id < 3 ORDER BY id") == [("renamed", 0), ("guest 2", 3)]
+    hotel.work("ALTER TABLE bookings ADD COLUMN floor int DEFAULT 0")
+    hotel.code = Branch((fill, add, Migration("migrations/004_more.sql", "UPDATE bookings SET floor = floor + 1")))
+    again = hotel.changes.draft(hotel.tenant, actor=RUTH, title="More", rows=["none"])
+    submitted = hotel.changes.submit(again.id, hotel.tenant, actor=RUTH)
+    hotel.review.approve(submitted.id, actor=SAM)
+    done = hotel.promote.run(submitted.id, hotel.tenant, actor=SAM)
+    assert [item["path"] for item in done.migrations] == ["migrations/004_more.sql"]
+
+
+def test_a_migration_that_cannot_run_in_a_transaction_is_refused_by_name(hotel: Company) -> None:
+    hotel.code = branch = Branch()
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    branch.migrations = (Migration("migrations/9.sql", "CREATE INDEX CONCURRENTLY i ON bookings (guest)"),)
+    with pytest.raises(OrchestratorError, match="does not hold what was approved"):
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    checked = hotel.changes.check(approved.id, hotel.tenant, actor=RUTH)
+    found = checked.checks["rehearsal"]["findings"]
+    assert found[0]["code"] == "migration" and "CONCURRENTLY" in found[0]["message"], found
+    assert MigrationRefused.code == "invalid.migration"
