@@ -52,15 +52,21 @@ def validate_row(shape: TableShape, row: RowChange, models: RowModels | None = N
     registry = REGISTRY if models is None else models
     company = registry.of(row.table)
     new, unreadable = _python_row(shape, row.new)
-    found = [_violation(row, column, message, "schema") for column, message in unreadable]
+    broken = {column for column, _ in unreadable}
+    changed = set(row.changed_columns)
+    found = [_violation(row, column, message, "schema") for column, message in unreadable if column in changed]
     if row.kind is not RowKind.DELETE:
-        found += _against(derived_model(shape), row, new, "schema", skip={column for column, _ in unreadable})
+        # What production holds already and nobody touched is not this row's fault.
+        skip = broken if row.kind is RowKind.INSERT else broken | (set(shape.column_names) - changed)
+        found += _against(derived_model(shape), row, new, "schema", skip=skip)
     for model in company:
-        found += _company(model, shape, row, new)
+        found += _company(model, shape, row, new, broken)
     return tuple(found)
 
 
-def _company(model: type[RowModel], shape: TableShape, row: RowChange, new: Mapping[str, Any]) -> list[RowViolation]:
+def _company(
+    model: type[RowModel], shape: TableShape, row: RowChange, new: Mapping[str, Any], broken: set[str]
+) -> list[RowViolation]:
     name = model.__name__
     columns = model.columns()
     found: list[RowViolation] = []
@@ -71,7 +77,7 @@ def _company(model: type[RowModel], shape: TableShape, row: RowChange, new: Mapp
         ]
     if row.kind is not RowKind.DELETE:
         values = {column: new[column] for column in columns if column in new}
-        found += _against(model, row, values, name, skip=set(unknown))
+        found += _against(model, row, values, name, skip=broken.union(unknown))
     old, _ = _python_row(shape, row.old)
     objections = model.check(old if row.old is not None else None, new if row.new is not None else None)
     found += [_violation(row, "", str(objection), name) for objection in objections]
