@@ -10,9 +10,10 @@ from pydantic import Field
 
 from orchestrator.api.deps import Body, OnceDep, ServicesDep, TenantDep, View, require
 from orchestrator.core.access import Principal, Scope
+from orchestrator.core.probes import NotProbed, ProbeReport
 from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant
 from orchestrator.flows.launch import LaunchRequest
-from orchestrator.store import tenants
+from orchestrator.store import probes, tenants
 from orchestrator.wiring.services import Services
 
 router = APIRouter(prefix="/tenants", tags=["tenants"])
@@ -74,6 +75,30 @@ class TenantDetail(TenantView):
     steps: list[StepView]
 
 
+class BoundaryView(View):
+    """One boundary: who holds it, what was tried and what answered."""
+
+    boundary: str
+    promise: str
+    kind: str
+    by: str
+    outcome: str
+    tried: str
+    evidence: str
+
+
+class ProbesView(View):
+    """Every boundary of one tenant, as tried at one moment."""
+
+    at: datetime
+    is_sound: bool
+    boundaries: list[BoundaryView]
+
+    @classmethod
+    def of_report(cls, report: ProbeReport) -> ProbesView:
+        return cls(at=report.at, is_sound=report.is_sound, boundaries=[BoundaryView(**row) for row in report.rows()])
+
+
 @router.get("")
 def list_tenants(services: ServicesDep, who: Reader) -> list[TenantView]:
     """Every tenant the caller may see, by name."""
@@ -103,6 +128,22 @@ def show_tenant(tenant: TenantDep, services: ServicesDep, who: Reader) -> Tenant
     del who
     steps = [StepView.model_validate(step) for step in tenants.steps(services.store, tenant.id, limit=50)]
     return TenantDetail(**TenantView.of(tenant, services).model_dump(), steps=steps)
+
+
+@router.post("/{name}/probe")
+def probe_tenant(tenant: TenantDep, services: ServicesDep, who: Operator) -> ProbesView:
+    """Try every boundary of a running tenant now, and keep what answered."""
+    return ProbesView.of_report(services.probe.run(tenant, actor=who.actor))
+
+
+@router.get("/{name}/probe")
+def show_probe(tenant: TenantDep, services: ServicesDep, who: Reader) -> ProbesView:
+    """What came of the last probe."""
+    del who
+    report = probes.latest(services.store, tenant.id)
+    if report is None:
+        raise NotProbed(f"{tenant.name} has not been probed yet.", next_step="Probe it: POST to the same address.")
+    return ProbesView.of_report(report)
 
 
 @router.post("/{name}/stop")

@@ -9,8 +9,9 @@ import typer
 from orchestrator.cli import session
 from orchestrator.cli.output import Form, FormOption, YesOption, confirm, say, show_one, show_rows
 from orchestrator.config import ProxySection
+from orchestrator.core.probes import NotProbed
 from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant
-from orchestrator.store import tenants
+from orchestrator.store import probes, tenants
 
 app = typer.Typer(no_args_is_help=True, help="Launch, look at, stop, start and remove tenants.")
 Name = Annotated[str, typer.Argument(help="the tenant's name, as in its hostname")]
@@ -82,6 +83,24 @@ def start(name: Name, form: FormOption = Form.TABLE) -> None:
     with session.opened() as services:
         tenant = services.tenants.start(name, actor=session.principal().actor)
         show_one(_row(tenant, services.settings.proxy), form, columns=("name", "state", "address"))
+
+
+@app.command(epilog="Example: orchestrator tenant probe harbour")
+def probe(
+    name: Name,
+    last: Annotated[bool, typer.Option("--last", help="show what came of the last probe, try nothing")] = False,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Try every boundary of a running tenant, and say what answered. Exit code 1 when one was crossed."""
+    with session.opened() as services:
+        tenant = tenants.named(services.store, name)
+        report = probes.latest(services.store, tenant.id) if last else None
+        if last and report is None:
+            raise NotProbed(f"{name} has not been probed yet.", next_step=f"orchestrator tenant probe {name}")
+        report = report or services.probe.run(tenant, actor=session.principal().actor)
+    show_rows(report.rows(), ("boundary", "kind", "outcome", "by", "evidence"), form)
+    if not report.is_sound:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -43,6 +43,7 @@ from orchestrator.wiring import secrets, servers
 from orchestrator.wiring.drafts import NoDrafts
 from orchestrator.wiring.drivers import SECCOMP_PROFILE, WEB_PORT, Drivers, make_drivers
 from orchestrator.wiring.installation import Installation
+from orchestrator.wiring.probing import make_probe
 from orchestrator.wiring.services import Services
 from orchestrator.wiring.visitor import Visitor
 
@@ -115,6 +116,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             finish_removal=lambda one: tenant_flow.finish_removal(one, actor=reconciler),
             at_once=settings.reconcile.at_once,
         ),
+        probe=make_probe(drivers, store, tenancy),
         watch=WatchFlow(
             store=store,
             audit=drivers.audit,

@@ -12,6 +12,7 @@ from orchestrator.core.ports.audit import AuditLog
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.flows.access import Access
 from orchestrator.flows.launch import LaunchFlow
+from orchestrator.flows.probe import ProbeFlow
 from orchestrator.flows.publish import PublishFlow
 from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow
@@ -34,6 +35,7 @@ class Services:
     launch: LaunchFlow
     tenants: TenantFlow
     reconcile: ReconcileFlow
+    probe: ProbeFlow
     watch: WatchFlow
     snapshots: Snapshots
     source: Callable[[], Source]

@@ -109,6 +109,13 @@ class Roles(Protocol):
         """Which snapshot the database behind `spec` says it was made from, read as the reader. Raises ServerFailed."""
         ...
 
+    def rights(self, spec: ServerSpec, role: str) -> Mapping[str, bool]:
+        """What a tenant's role must not have, and whether it has it: `superuser`, `read server files` …
+
+        Read as the reader, from the catalog alone. Raises ServerFailed.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class WatchLimits:

@@ -77,6 +77,34 @@ class PostgresRoles:
             raise ServerFailed(f"The database {spec.name} does not say which snapshot it was made from.")
         return str(row[0])
 
+    def rights(self, spec: ServerSpec, role: str) -> dict[str, bool]:
+        """What the role must not have, and whether it has it. Raises ServerFailed."""
+        with self._connection(spec, READER_ROLE, APP_DATABASE) as connection:
+            connection.read_only = True
+            row = connection.execute(
+                "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
+                " FROM pg_catalog.pg_roles WHERE rolname = %s",
+                (role,),
+            ).fetchone()
+            if row is None:
+                raise ServerFailed(f"The database {spec.name} has no role {role}.")
+            member = connection.execute(
+                "SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname <> %s"
+                " AND pg_catalog.pg_has_role(%s::name, r.oid, 'MEMBER')",
+                (role, role),
+            ).fetchall()
+        held = dict(
+            zip(
+                ("superuser", "create roles", "create databases", "replication", "bypass row security"),
+                row,
+                strict=True,
+            )
+        )
+        groups = {str(one[0]) for one in member}
+        wanted = ("pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_signal_backend")
+        known = {name: name in groups for name in (*wanted, "pg_read_all_data", "pg_write_all_data", "pg_monitor")}
+        return {name: bool(has) for name, has in held.items()} | known | dict.fromkeys(groups - set(known), True)
+
     @contextmanager
     def _connection(self, spec: ServerSpec, user: str, database: str) -> Iterator[psycopg.Connection[Any]]:
         try:

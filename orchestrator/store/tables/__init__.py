@@ -7,6 +7,7 @@ from orchestrator.store.tables import generations as generations
 from orchestrator.store.tables import idempotency as idempotency
 from orchestrator.store.tables import jobs as jobs
 from orchestrator.store.tables import policies as policies
+from orchestrator.store.tables import probes as probes
 from orchestrator.store.tables import promotions as promotions
 from orchestrator.store.tables import publishes as publishes
 from orchestrator.store.tables import refreshes as refreshes
