@@ -151,7 +151,7 @@ def doctor(form: FormOption = Form.TABLE) -> None:
 def serve() -> None:
     """Serve the API, the console and the sign-in check in the foreground, and keep what should run running."""
     from orchestrator.api import server
-    from orchestrator.api.app import create_app
+    from orchestrator.web.pages import create_console
     from orchestrator.wiring.build import build
     from orchestrator.wiring.drivers import make_drivers
     from orchestrator.wiring.installation import Installation
@@ -167,7 +167,7 @@ def serve() -> None:
         try:
             keeper.start()
             watcher.start()
-            server.serve(create_app(services), settings)
+            server.serve(create_console(services), settings)
         finally:
             keeper.stop()
             watcher.stop()

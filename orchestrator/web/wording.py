@@ -111,3 +111,18 @@ def visible(text: object, limit: int = 2000) -> str:
         for character in str(text)[:limit]
     )
     return shown + (f"… ({len(str(text)):,} characters)" if len(str(text)) > limit else "")
+
+
+def number(count: float | None) -> str:
+    """`12,345`."""
+    return "unknown" if count is None else f"{count:,}"
+
+
+def many(count: int, word: str, plural: str = "") -> str:
+    """`1 row`, `2 rows`, `3 entries`."""
+    return f"{count:,} {word if count == 1 else plural or word + 's'}"
+
+
+def words(name: object) -> str:
+    """A name of ours as people read it: `over_limit` is `over limit`."""
+    return str(name).replace("_", " ")

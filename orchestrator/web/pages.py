@@ -1,0 +1,88 @@
+"""The console's pages, put onto the web application: every noun's router, the style sheet, the error page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import FormData
+from starlette.staticfiles import StaticFiles
+
+from orchestrator.api.app import create_app
+from orchestrator.api.deps import get_principal
+from orchestrator.api.problems import Problem
+from orchestrator.core.access import Role
+from orchestrator.errors import OrchestratorError
+from orchestrator.web import account
+from orchestrator.web.rendering import STATIC, Renderer
+from orchestrator.web.visit import Visit, came_from, nobody, reading
+from orchestrator.wiring.services import Services
+
+home = APIRouter(include_in_schema=False)
+# One line per noun.
+ROUTERS: Sequence[APIRouter] = (
+    home,
+    account.router,
+)
+
+
+class StaticPages(StaticFiles):
+    """Addresses carry the files' version, so browsers keep them."""
+
+    def file_response(self, *args: object, **named: object) -> Response:
+        response: Response = super().file_response(*args, **named)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "public, max-age=86400"
+        return response
+
+
+def create_console(services: Services) -> FastAPI:
+    """The API and the pages on one application."""
+    return create_app(services, add_pages=lambda app: mount(app, services), render_problem=problem_page)
+
+
+def mount(app: FastAPI, services: Services) -> None:
+    """Add every page."""
+    app.state.renderer = Renderer(services.settings)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", StaticPages(directory=STATIC), name="static")
+
+
+@home.get("/")
+def start(visit: Annotated[Visit, reading()]) -> Response:
+    """Everybody starts where their work is."""
+    if visit.who.role is Role.ADMIN:
+        return RedirectResponse("/fleet", 303)
+    if visit.who.role is Role.REVIEWER:
+        return RedirectResponse("/reviews", 303)
+    seen = visit.tenants()
+    if len(seen) == 1:
+        return RedirectResponse(f"/workspaces/{seen[0].name}", 303)
+    return visit.show("workspace/choose.html", tenants=seen)
+
+
+def problem_page(request: Request, problem: Problem) -> Response:
+    """Cause, effect, next step and reference; whoever is not signed in is asked to."""
+    if problem.code == "denied.sign_in_required":
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        wanted = wanted if request.method == "GET" else came_from(request)
+        return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}", 303)
+    renderer: Renderer = request.app.state.renderer
+    visit = _quiet_visit(request, renderer)
+    frame = visit.frame() if visit else nobody()
+    values = {"problem": problem, "back": came_from(request)}
+    return renderer.page("problem.html", {**frame, **values}, status=problem.status)
+
+
+def _quiet_visit(request: Request, renderer: Renderer) -> Visit | None:
+    """Who is looking at the error, if that can still be told."""
+    services: Services = request.app.state.services
+    try:
+        who = get_principal(request, services)
+    except (OrchestratorError, OSError, SQLAlchemyError):
+        return None
+    return Visit(request, services, renderer, who, FormData()) if who.session_id else None
