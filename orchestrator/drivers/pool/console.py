@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -16,45 +16,45 @@ from orchestrator.core.ports.pools import PauseTimedOut, PoolFailed, PoolSpec, P
 from orchestrator.drivers.pool.configuration import CONSOLE_DATABASE, CONSOLE_USER, PORT
 
 ANSWER_TIMEOUT_S = 5
-PAUSED_ALREADY = "already suspended/paused"
 NOT_PAUSED = "is not paused"
 
 
 class Console:
-    """One pool's console. Every call opens a connection of its own: a waiting PAUSE blocks the one it was sent on."""
+    """One pool's console. A waiting PAUSE blocks the connection it was sent on, so it gets one of its own."""
 
     def __init__(self, spec: PoolSpec) -> None:
         self._spec = spec
+        self._ready: psycopg.Connection[Any] | None = None
 
-    def run(self, statement: str) -> list[dict[str, Any]]:
-        """Run one console command within a few seconds. Raises PoolFailed."""
-        try:
-            with self._connect() as connection:
-                watch = threading.Timer(ANSWER_TIMEOUT_S, _cut, (connection,))
-                watch.start()
-                try:
-                    cursor = connection.execute(statement)
-                    if cursor.description is None:
-                        return []
-                    names = [column.name for column in cursor.description]
-                    return [dict(zip(names, row, strict=True)) for row in cursor]
-                finally:
-                    watch.cancel()
-        except psycopg.Error as error:
-            raise self._failed(statement, error) from error
+    def run(self, *statements: str) -> list[list[dict[str, Any]]]:
+        """Run console commands on one connection within a few seconds; a list of rows each. Raises PoolFailed."""
+        with self._connect() as connection:
+            return self._run_on(connection, statements)
 
     def status(self) -> PoolStatus:
-        databases = [row for row in self.run("SHOW DATABASES") if row["name"] == self._spec.database]
-        pools = [row for row in self.run("SHOW POOLS") if row["database"] == self._spec.database]
+        databases, pools = self.run("SHOW DATABASES", "SHOW POOLS")
+        ours = [row for row in pools if row["database"] == self._spec.database]
         return PoolStatus(
-            is_paused=any(str(row["paused"]) == "1" for row in databases),
-            clients=sum(int(row["cl_active"]) + int(row["cl_waiting"]) for row in pools),
-            waiting=sum(int(row["cl_waiting"]) for row in pools),
-            servers=sum(int(row["sv_active"]) + int(row["sv_idle"]) + int(row["sv_used"]) for row in pools),
+            is_paused=any(str(row["paused"]) == "1" for row in databases if row["name"] == self._spec.database),
+            clients=sum(int(row["cl_active"]) + int(row["cl_waiting"]) for row in ours),
+            waiting=sum(int(row["cl_waiting"]) for row in ours),
+            servers=sum(int(row["sv_active"]) + int(row["sv_idle"]) + int(row["sv_used"]) for row in ours),
         )
 
     def resume(self) -> None:
-        """Let clients through; one that is not paused answers with an error, which is what we want anyway."""
+        """Let clients through; one that is not paused answers with an error, which is what we want anyway.
+
+        Goes over the connection `pause` made ready, when there is one: signing in takes as long as the swap.
+        """
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            try:
+                with ready:
+                    self._run_on(ready, (self._command("RESUME"),))
+                return
+            except PoolFailed as error:
+                if NOT_PAUSED in str(error.__cause__):
+                    return
         try:
             self.run(self._command("RESUME"))
         except PoolFailed as error:
@@ -72,6 +72,7 @@ class Console:
         """
         if self.status().is_paused:
             return 0.0, 0
+        self._ready = self._connect()
         answer = _Answer(self._connect, self._command("PAUSE"))
         began = time.monotonic()
         ended = 0
@@ -93,6 +94,16 @@ class Console:
             self.resume()
             raise
         return time.monotonic() - began, ended
+
+    def _run_on(self, connection: psycopg.Connection[Any], statements: Sequence[str]) -> list[list[dict[str, Any]]]:
+        watch = threading.Timer(ANSWER_TIMEOUT_S, _cut, (connection,))
+        watch.start()
+        try:
+            return [_rows(connection.execute(statement)) for statement in statements]
+        except psycopg.Error as error:
+            raise self._failed(statements[0], error) from error
+        finally:
+            watch.cancel()
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
@@ -147,6 +158,13 @@ class _Answer:
         finally:
             self._connection.close()
             self._done.set()
+
+
+def _rows(cursor: psycopg.Cursor[Any]) -> list[dict[str, Any]]:
+    if cursor.description is None:
+        return []
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _cut(connection: psycopg.Connection[Any]) -> None:

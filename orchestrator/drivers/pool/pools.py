@@ -23,6 +23,8 @@ from orchestrator.drivers.pool.configuration import (
 from orchestrator.drivers.pool.console import Console
 
 POLL_S = 0.02
+# Iterations protect passwords people choose; this one is 256 random bits, and the console is asked often.
+CONSOLE_ITERATIONS = 64
 
 
 class PgBouncerPools:
@@ -30,6 +32,7 @@ class PgBouncerPools:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._paused: dict[str, Console] = {}  # by container: each holds the connection its resume goes over
 
     def start(self, spec: PoolSpec, *, timeout_s: float = 20.0) -> None:
         """Write what is missing or changed, start the container, wait for its console. Raises PoolFailed."""
@@ -74,11 +77,13 @@ class PgBouncerPools:
             except PoolFailed:  # a live database that is down holds nobody up; the deadline decides
                 return 0
 
-        waited_s, ended = Console(spec).pause(evict, patience_s=patience_s, grace_s=grace_s)
+        console = Console(spec)
+        waited_s, ended = console.pause(evict, patience_s=patience_s, grace_s=grace_s)
+        self._paused[spec.name] = console
         return Pause(waited_s=waited_s, ended_sessions=ended)
 
     def resume(self, spec: PoolSpec) -> None:
-        Console(spec).resume()
+        self._paused.pop(spec.name, Console(spec)).resume()
 
     def _write_files(self, spec: PoolSpec) -> bool:
         """Passwords, configuration and socket directory; returns whether a running pool must reload."""
@@ -91,7 +96,9 @@ class PgBouncerPools:
         users = users_text(
             spec,
             role_verifier=verifier(role_password, _salt(spec.role, role_password)),
-            console_verifier=verifier(console_password, _salt("console", console_password)),
+            console_verifier=verifier(
+                console_password, _salt("console", console_password), iterations=CONSOLE_ITERATIONS
+            ),
         )
         changes = [
             _replace(spec.configuration / USERS_FILE, users, spec.uid),
