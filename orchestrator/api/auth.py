@@ -148,7 +148,8 @@ def _entered(services: Services, hostname: str, query: dict[str, list[str]]) -> 
         wanted = urlencode({"host": hostname, "to": local_path(to)})
         console = services.settings.proxy.address(services.settings.proxy.console_host)
         return _not_kept(RedirectResponse(f"{console}/auth/enter?{wanted}", 303))
-    response = RedirectResponse(local_path(to), 303)
+    # Absolute: the proxy resolves a relative one against the address it asked, which is ours and not the visitor's.
+    response = RedirectResponse(services.settings.proxy.address(hostname) + local_path(to), 303)
     cookies.put(response, services.settings, cookies.host_name(services.settings), secret)
     return _not_kept(response)
 

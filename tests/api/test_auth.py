@@ -46,7 +46,8 @@ def enter(client: TestClient, name: str, host: str, to: str = "/") -> str:
     assert target.netloc == f"{host}:8080"
     entered = forward(client, host, f"{target.path}?{target.query}", **BROWSER)
     assert entered.status_code == 303
-    assert entered.headers["location"] == to
+    # Absolute: the proxy would resolve a path against the address of the sign-in check.
+    assert entered.headers["location"] == f"http://{host}:8080{to}"
     return entered.headers["set-cookie"].split(";")[0]
 
 
