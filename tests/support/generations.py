@@ -110,12 +110,12 @@ def _place() -> str:
 
 
 @contextmanager
-def servers() -> Iterator[Server]:
+def servers(place: str | None = None, **settings: str) -> Iterator[Server]:
     """A fresh, stopped server with the role `reader`; its copies live beside it and go with it."""
-    root = Path(tempfile.mkdtemp(prefix="gen", dir=_place()))
+    root = Path(tempfile.mkdtemp(prefix="gen", dir=place or _place()))
     if os.geteuid() == 0:
         shutil.chown(root, "nobody", "nogroup")
-    origin = Server(root / "origin")
+    origin = Server(root / "origin", settings)
     try:
         subprocess.run(["mkdir", origin.directory], check=True, **_as_nobody())
         subprocess.run(
