@@ -35,7 +35,7 @@ def _command(row: RowMapping) -> Command:
 
 
 def add(
-    connection: Connection,
+    store: Engine,
     command_id: str,
     *,
     tenant: Tenant,
@@ -47,34 +47,37 @@ def add(
     policy_version: int,
     state: CommandState,
     approval_id: str | None = None,
-    error: str | None = None,
-) -> None:
-    """Remember a command before anything of it runs. Texts that PostgreSQL cannot hold are escaped."""
-    connection.execute(
-        insert(COMMANDS).values(
-            id=command_id,
-            tenant_id=tenant.id,
-            tenant=tenant.name,
-            actor_kind=actor.kind.value,
-            actor_id=actor.id,
-            actor_name=actor.name,
-            on_behalf_of=actor.on_behalf_of,
-            argv=[_storable(argument) for argument in request.argv[:1_000]],
-            cwd=_storable(request.cwd),
-            environment={_storable(name): _storable(value) for name, value in request.environment.items()},
-            stdin_bytes=len(request.stdin.encode("utf-8", "surrogatepass")),
-            place=request.place,
-            network=request.network,
-            decision=decision,
-            rule=rule,
-            reason=reason,
-            policy_version=policy_version,
-            approval_id=approval_id,
-            state=state.value,
-            error=error,
-            finished_at=NOW if state is CommandState.DENIED else None,
-        )
-    )
+    at_once: int | None = None,
+) -> Command | None:
+    """Remember a command before anything of it runs; None when `at_once` of the tenant's run already."""
+    values: dict[str, Any] = {
+        "id": command_id,
+        "tenant_id": tenant.id,
+        "tenant": tenant.name,
+        "actor_kind": actor.kind.value,
+        "actor_id": actor.id,
+        "actor_name": actor.name,
+        "on_behalf_of": actor.on_behalf_of,
+        "argv": [_storable(argument) for argument in request.argv[:1_000]],
+        "cwd": _storable(request.cwd),
+        "environment": {_storable(name): _storable(value) for name, value in request.environment.items()},
+        "stdin_bytes": len(request.stdin.encode("utf-8", "surrogatepass")),
+        "place": request.place,
+        "network": request.network,
+        "decision": decision,
+        "rule": rule,
+        "reason": _storable(reason),
+        "policy_version": policy_version,
+        "approval_id": approval_id,
+        "state": state.value,
+    }
+    with store.begin() as connection:
+        if at_once is not None and count_running(connection, tenant.id) >= at_once:
+            return None
+        if state is not CommandState.RUNNING:
+            values["finished_at"] = NOW
+        row = connection.execute(insert(COMMANDS).values(**values).returning(*_COLUMNS)).mappings().one()
+    return _command(row)
 
 
 def _storable(text: str) -> str:
@@ -85,28 +88,36 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def finish(store: Engine, command_id: str, outcome: Outcome) -> bool:
-    """Store how it ended; False when somebody else did already."""
-    with store.begin() as connection:
-        done = connection.execute(
-            update(COMMANDS)
-            .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value)
-            .values(
-                state=outcome.state.value,
-                exit_code=outcome.exit_code,
-                signal=outcome.signal,
-                stopped_by=outcome.stopped_by,
-                error=outcome.error,
-                truncated=outcome.truncated,
-                output_bytes=outcome.output_bytes,
-                written_bytes=outcome.written_bytes,
-                duration_ms=outcome.duration_ms,
-                changed_paths=[_storable(path) for path in outcome.changed_paths],
-                changed_complete=outcome.changed_complete,
-                finished_at=NOW,
-            )
+def finish(store: Engine, command_id: str, outcome: Outcome, output: Sequence[OutputChunk] = ()) -> Command | None:
+    """Store how it ended and the rest of its output; None when somebody else has settled it already."""
+    statement = (
+        update(COMMANDS)
+        .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value)
+        .values(
+            state=outcome.state.value,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            stopped_by=outcome.stopped_by,
+            error=None if outcome.error is None else _storable(outcome.error),
+            truncated=outcome.truncated,
+            output_bytes=outcome.output_bytes,
+            written_bytes=outcome.written_bytes,
+            duration_ms=outcome.duration_ms,
+            changed_paths=[_storable(path) for path in outcome.changed_paths],
+            changed_complete=outcome.changed_complete,
+            finished_at=NOW,
         )
-    return done.rowcount == 1
+        .returning(*_COLUMNS)
+    )
+    with store.begin() as connection:
+        row = connection.execute(statement).mappings().one_or_none()
+        if row is not None and output:
+            connection.execute(insert(COMMAND_OUTPUTS), _output_rows(command_id, output))
+    return None if row is None else _command(row)
+
+
+def _output_rows(command_id: str, chunks: Sequence[OutputChunk]) -> list[dict[str, Any]]:
+    return [{"command_id": command_id, "seq": one.seq, "stream": one.stream, "data": one.data} for one in chunks]
 
 
 def get(store: Engine, command_id: str) -> Command:
@@ -151,9 +162,8 @@ def add_output(store: Engine, command_id: str, chunks: Sequence[OutputChunk]) ->
     """Keep what it printed; the caller bounds it."""
     if not chunks:
         return
-    rows = [{"command_id": command_id, "seq": one.seq, "stream": one.stream, "data": one.data} for one in chunks]
     with store.begin() as connection:
-        connection.execute(insert(COMMAND_OUTPUTS), rows)
+        connection.execute(insert(COMMAND_OUTPUTS), _output_rows(command_id, chunks))
 
 
 def output(store: Engine, command_id: str, *, after: int = -1) -> list[OutputChunk]:

@@ -103,12 +103,10 @@ class Gate:
         candidates = by_first.get("", [])
         if len(argv) > 1 and argv[1]:
             candidates = candidates + by_first.get(argv[1], [])
-        has_stdin = bool(request.stdin)
         found = [
             rule
             for rule in candidates
-            if rule.mismatch(argv, place) is None
-            and rule.circumstance(request.environment, place, has_stdin=has_stdin) is None
+            if rule.mismatch(argv, place) is None and rule.circumstance(request, place) is None
         ]
         if len(found) > 1:
             found.sort(key=lambda rule: (-STRICTNESS[rule.decision], rule.id))

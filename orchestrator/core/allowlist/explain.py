@@ -61,7 +61,7 @@ def _nearest(gate: Gate, request: CommandRequest, place: Place) -> tuple[str, st
             continue
         mismatch = rule.mismatch(request.argv, place)
         if mismatch is None:
-            trouble = rule.circumstance(request.environment, place, has_stdin=bool(request.stdin))
+            trouble = rule.circumstance(request, place)
             position, why = len(request.argv) + 1, trouble or place.cwd_problem() or ""
         else:
             position, why = mismatch.position, _where(request.argv, mismatch)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.allowlist.paths import Place
+from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.allowlist.rules import Decision, FlagModel, PositionalModel, RuleModel
 from orchestrator.core.allowlist.values import Check
 
@@ -100,18 +100,22 @@ class CompiledRule:
             return problem
         return _assign(argv, before, self._before, place) or _assign(argv, after, self._after, place)
 
-    def circumstance(self, environment: Mapping[str, str], place: Place, *, has_stdin: bool) -> str | None:
-        """Why the rule does not cover this environment or input, None when it does. A deny rule covers all."""
+    def circumstance(self, request: CommandRequest, place: Place) -> str | None:
+        """Why the rule does not cover what is around the argv, None when it does. A deny rule covers all."""
         if self.decision is Decision.DENY:
             return None
-        for name, value in environment.items():
+        if request.network not in self.model.networks:
+            return f"the network {request.network} is not one of {', '.join(self.model.networks)}"
+        if request.place not in self.model.places:
+            return f"it may not run in the place {request.place}"
+        for name, value in request.environment.items():
             check = self._environment.get(name)
             if check is None:
                 return f"the variable {ascii(name)[:60]} may not be set"
             problem = check(value, place)
             if problem is not None:
                 return f"the variable {name} {problem}"
-        if has_stdin and not self._stdin:
+        if request.stdin and not self._stdin:
             return "no input may be given on standard input"
         return None
 

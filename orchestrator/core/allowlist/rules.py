@@ -129,7 +129,7 @@ class RuleModel(_Model):
     `switches` are flags that stand alone, `flags` have a value; `clusters` lets switches be joined (`-la`).
     `insert` tokens are put behind the subcommand when the command is run. `dashes` says what `--` does: `end` (of the
     flags), `split` (positionals of `after_dashes` follow) or `refused`. `number` allows `-5`. `free` takes any
-    arguments at all.
+    arguments at all. `networks` names the network profiles a command may ask for, `places` where it may run.
     """
 
     id: Name
@@ -145,6 +145,8 @@ class RuleModel(_Model):
     dashes: Literal["end", "split", "refused"] = "end"
     free: bool = False
     stdin: bool = False
+    networks: tuple[Name, ...] = ("none",)
+    places: tuple[Literal["sandbox", "disposable"], ...] = ("sandbox", "disposable")
     environment: dict[Variable, Value] = Field(default_factory=dict)
     decision: Decision
     reason: Reason

@@ -1,0 +1,258 @@
+"""The way to running: decide, use an approval or ask for one, remember, record. What is not let through never runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Engine
+
+from orchestrator.core.actors import Actor
+from orchestrator.core.allowlist.decide import Decided, Gate
+from orchestrator.core.allowlist.execution import Execution, execution
+from orchestrator.core.allowlist.explain import Explanation, explain
+from orchestrator.core.allowlist.paths import Links
+from orchestrator.core.allowlist.request import CommandRequest
+from orchestrator.core.allowlist.rules import Decision
+from orchestrator.core.allowlist.texts import shown_argv
+from orchestrator.core.approvals import ApprovalKind, ApprovalUnfit, binding
+from orchestrator.core.audit import AuditEvent, Phase, Result
+from orchestrator.core.commands import ApprovalRequired, Command, CommandDenied, CommandState, Outcome, TooManyCommands
+from orchestrator.core.limits import Profile
+from orchestrator.core.names import new_id
+from orchestrator.core.ports.audit import AuditLog
+from orchestrator.core.ports.sandboxd import SandboxPolicy
+from orchestrator.core.tenants import Tenant
+from orchestrator.errors import OrchestratorError
+from orchestrator.parts.policy import InForce, PolicyPart
+from orchestrator.parts.running import Runner, Task, limits_of
+from orchestrator.store import approvals, commands
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A command that was let through, recorded, and not started yet."""
+
+    command: Command
+    task: Task
+    event: AuditEvent
+    runner: Runner
+
+
+@dataclass(frozen=True)
+class Gatekeeper:
+    """`runners` by place, and `query` for the builtin; `ports` gives the ports a network profile opens to a tenant."""
+
+    store: Engine
+    audit: AuditLog
+    policies: PolicyPart
+    runners: Mapping[str, Runner]
+    links: Callable[[Tenant], Links]
+    profile: Callable[[str], Profile]
+    sandbox_policy: Callable[[Tenant], SandboxPolicy]
+    ports: Callable[[Tenant, str], tuple[int, ...]]
+    approval_lifetime_s: float = 86_400.0
+
+    def explain(self, tenant: Tenant, request: CommandRequest) -> Explanation:
+        """What would be decided and why; nothing is recorded or run."""
+        gate = self.policies.in_force().gate(tenant)
+        links = self.links(tenant)
+        return explain(gate, request, gate.decide(request, links), tenant=tenant.name, links=links)
+
+    def let_through(self, tenant: Tenant, request: CommandRequest, *, actor: Actor, request_id: str) -> Begun:
+        """Decide and record; what comes back may be run. Raises as CommandFlow.run says."""
+        policy = self.policies.in_force()
+        gate, links = policy.gate(tenant), self.links(tenant)
+        decided = gate.decide(request, links)
+        command_id = new_id("k")
+        if decided.decision is Decision.DENY:
+            explanation = explain(gate, request, decided, tenant=tenant.name, links=links)
+            self._deny(tenant, request, actor, request_id, command_id, policy, explanation)
+        approval_id, approver = None, ""
+        if decided.decision is Decision.APPROVAL:
+            approval_id, approver = self._approved(tenant, request, actor, request_id, command_id, policy, decided)
+        ready = execution(gate, request, decided, tenant=tenant.name)
+        profile = self.profile(tenant.profile)
+        command = commands.add(
+            self.store,
+            command_id,
+            tenant=tenant,
+            actor=actor,
+            request=request,
+            decision=decided.decision.value,
+            rule=decided.rule,
+            reason=decided.reason,
+            policy_version=policy.version.number,
+            state=CommandState.RUNNING,
+            approval_id=approval_id,
+            at_once=min(gate.limits.at_once, profile.commands.at_once),
+        )
+        if command is None:
+            raise TooManyCommands(
+                f"{tenant.name} runs as many commands at once as it may.",
+                effect="Nothing was run.",
+                next_step="Wait until one has ended, or cancel one.",
+            )
+        event = replace(
+            command_event(command, "command.run", actor=actor),
+            request_id=request_id,
+            approver=approver,
+            phase=Phase.BEFORE,
+        )
+        self._record(event, command)
+        return Begun(
+            command, self._task(tenant, request, command_id, ready, gate, profile), event, self._runner(ready, request)
+        )
+
+    def _task(
+        self, tenant: Tenant, request: CommandRequest, command_id: str, ready: Execution, gate: Gate, profile: Profile
+    ) -> Task:
+        return Task(
+            id=command_id,
+            tenant=tenant,
+            execution=ready,
+            stdin=request.stdin,
+            limits=limits_of(gate.limits, profile, ready.timeout_s),
+            policy=self.sandbox_policy(tenant),
+            tcp_connect=self.ports(tenant, request.network),
+        )
+
+    def _runner(self, ready: Execution, request: CommandRequest) -> Runner:
+        return self.runners[ready.builtin or request.place]
+
+    def _record(self, event: AuditEvent, command: Command) -> None:
+        """No record, no run: then the command is closed as failed."""
+        try:
+            self.audit.append(event)
+        except OrchestratorError as problem:
+            commands.finish(self.store, command.id, Outcome(CommandState.FAILED, error=problem.message))
+            raise
+
+    def _deny(
+        self,
+        tenant: Tenant,
+        request: CommandRequest,
+        actor: Actor,
+        request_id: str,
+        command_id: str,
+        policy: InForce,
+        explanation: Explanation,
+    ) -> None:
+        """Record and remember the denial, then raise CommandDenied with the explanation."""
+        command = commands.add(
+            self.store,
+            command_id,
+            tenant=tenant,
+            actor=actor,
+            request=request,
+            decision=Decision.DENY.value,
+            rule=explanation.rule,
+            reason=explanation.reason,
+            policy_version=policy.version.number,
+            state=CommandState.DENIED,
+        )
+        if command is not None:
+            event = command_event(command, "command.run", actor=actor)
+            self.audit.append(replace(event, request_id=request_id, result=Result.DENIED))
+        raise CommandDenied(
+            f"Denied: {explanation.reason}",
+            effect="Nothing was run.",
+            next_step=explanation.how_to_ask,
+            command_id=command_id,
+            policy_version=policy.version.number,
+            **explanation_fields(explanation),
+        )
+
+    def _approved(
+        self,
+        tenant: Tenant,
+        request: CommandRequest,
+        actor: Actor,
+        request_id: str,
+        command_id: str,
+        policy: InForce,
+        decided: Decided,
+    ) -> tuple[str, str]:
+        """Use an approval for exactly this, or ask for one and raise ApprovalRequired."""
+        bound = binding(request, tenant_id=tenant.id, policy_version=policy.version.number)
+        used = approvals.use(
+            self.store, binding=bound, actor=actor, command_id=command_id, approval_id=request.approval
+        )
+        if used is not None:
+            return used.id, used.decided_by or ""
+        event = AuditEvent(
+            actor=actor,
+            action="command.run",
+            tenant=tenant.name,
+            target=shown_argv(request.argv),
+            request_id=request_id,
+            decision=decided.decision.value,
+            rule=decided.rule,
+            policy_version=policy.version.number,
+            result=Result.DENIED,
+        )
+        if request.approval is not None:
+            self.audit.append(replace(event, approval=request.approval))
+            raise ApprovalUnfit(
+                "The approval is not for exactly this command, or it was used, has expired, or the allowlist changed.",
+                effect="Nothing was run.",
+                next_step="Run it again without naming the approval to ask for a new one.",
+            )
+        with self.store.begin() as connection:
+            asked, _ = approvals.ask(
+                connection,
+                kind=ApprovalKind.COMMAND,
+                tenant=tenant,
+                actor=actor,
+                request=request,
+                binding=bound,
+                policy_version=policy.version.number,
+                rule=decided.rule,
+                reason=decided.reason,
+                lifetime_s=self.approval_lifetime_s,
+            )
+            self.audit.append(replace(event, action="approval.ask", approval=asked.id, result=None))
+        raise ApprovalRequired(
+            f"A person has to approve this first: {decided.reason}",
+            effect="Nothing was run; the request waits.",
+            next_step=f"When {asked.id} is approved, run exactly the same command again.",
+            approval_id=asked.id,
+            rule=decided.rule,
+            expires_at=asked.expires_at.isoformat(),
+        )
+
+
+def explanation_fields(explanation: Explanation) -> dict[str, object]:
+    """An explanation as plain values, for errors and answers."""
+    return {
+        "decision": explanation.decision.value,
+        "rule": explanation.rule,
+        "reason": explanation.reason,
+        "matched": list(explanation.matched),
+        "nearest": explanation.nearest,
+        "why_not": explanation.why_not,
+        "how_to_ask": explanation.how_to_ask,
+        "shown": explanation.shown,
+    }
+
+
+def command_event(command: Command, action: str, *, actor: Actor) -> AuditEvent:
+    """The audit event about a command, its details included."""
+    return AuditEvent(
+        actor=actor,
+        action=action,
+        tenant=command.tenant,
+        target=shown_argv(command.argv),
+        decision=command.decision,
+        rule=command.rule,
+        policy_version=command.policy_version,
+        approval=command.approval_id or "",
+        details={
+            "command": command.id,
+            "argv": list(command.argv),
+            "cwd": command.cwd,
+            "place": command.place.value,
+            "network": command.network,
+            "stdin_bytes": command.stdin_bytes,
+        },
+    )
