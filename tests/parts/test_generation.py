@@ -85,7 +85,7 @@ def generation(clinic_rig: SnapshotRig, clinic_snapshot: Snapshot, owner: Tenant
 def test_the_tenant_finds_every_row_and_owns_what_it_finds(clinic_rig: SnapshotRig, generation: ServerSpec) -> None:
     with as_tenant(clinic_rig, generation) as connection:
         assert connection.execute("SELECT session_user::text").fetchone() == ("tenant_north_desk",)
-        assert connection.execute("SELECT count(*) FROM clinic.patients").fetchone() == (3000,)
+        assert connection.execute("SELECT count(*) FROM patients").fetchone() == (3000,), "production's search_path"
         foreign = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'clinic'::regnamespace"
             " AND relowner <> (SELECT oid FROM pg_roles WHERE rolname = session_user)"

@@ -167,6 +167,7 @@ def _fill(rig: SnapshotRig) -> None:
         connection.execute("CREATE DATABASE clinic TEMPLATE template0")
     with rig.production() as connection:
         connection.execute(CLINIC.read_bytes())
+        connection.execute("ALTER DATABASE clinic SET search_path = clinic, public")
         connection.execute(
             sql.SQL(
                 "CREATE ROLE mirror_reader LOGIN PASSWORD {}; GRANT USAGE ON SCHEMA clinic TO mirror_reader;"

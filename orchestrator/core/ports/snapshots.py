@@ -90,6 +90,7 @@ class SourceFacts:
     left_out: tuple[str, ...]
     size_bytes: int
     taken_at: datetime | None
+    settings: tuple[tuple[str, str], ...] = ()  # of the database itself: search_path and the like
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ class Builder:
                 connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
             connection.execute(_create_database(facts, connection.info.server_version // 10000))
         self._run_restore(spec, dumped, facts, progress)
-        self._hand_to_prepared(spec)
+        self._hand_to_prepared(spec, facts.settings)
         shutil.rmtree(dump_path(spec), ignore_errors=True)
 
     def columns(self, spec: ServerSpec) -> tuple[ColumnFact, ...]:
@@ -123,17 +123,17 @@ class Builder:
                 on_tick=lambda: _unless_starting(tick),
             )
         except ToolFailed as error:
-            raise self._restore_failed(spec, error) from error
+            raise self._restore_failed(spec, error) from None
 
     def _restore_failed(self, spec: ServerSpec, error: ToolFailed) -> Exception:
-        text = error.effect
+        text = catalog.without_values(error.effect)
         if catalog.NO_SPACE in text or catalog.NO_SPACE in self.engine.logs(spec.name, lines=50):
             return catalog.disk_full("restoring")
         if "could not execute query" not in text and any(sign in text for sign in DAMAGED):
-            return dump_damaged(error)
+            return dump_damaged(text)
         return SnapshotFailed("Restoring the dump failed.", effect=text[-1200:])
 
-    def _hand_to_prepared(self, spec: ServerSpec) -> None:
+    def _hand_to_prepared(self, spec: ServerSpec, settings: Sequence[tuple[str, str]]) -> None:
         with self.connection(spec, APP_DATABASE, "giving the database to its role") as connection:
             for drop in _DROPS:
                 for (statement,) in connection.execute(drop).fetchall():
@@ -141,6 +141,14 @@ class Builder:
             connection.execute(f"REASSIGN OWNED BY {RESTORER_ROLE} TO {PREPARED_ROLE}")
             connection.execute(f"DROP OWNED BY {RESTORER_ROLE}")
             connection.execute(f"ALTER SCHEMA public OWNER TO {PREPARED_ROLE}")
+            for name, value in settings:
+                # FROM CURRENT spares guessing how each setting's value must be quoted.
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+                connection.execute(
+                    sql.SQL("ALTER DATABASE {} SET {} FROM CURRENT").format(
+                        sql.Identifier(APP_DATABASE), sql.Identifier(name)
+                    )
+                )
         with self.connection(spec, "postgres", "ending the restore") as connection:
             connection.execute(f"DROP ROLE {RESTORER_ROLE}")
 

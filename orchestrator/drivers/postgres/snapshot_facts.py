@@ -15,6 +15,16 @@ from orchestrator.core.ports.volume import DiskFull
 Connected = psycopg.Connection[Any]
 NO_SPACE = "No space left on device"
 OURS = "orchestrator_snapshot"
+QUOTING = ("DETAIL:", "CONTEXT:", "pg_restore: detail:")
+# Settings of the database itself that an application may rely on. Others (time limits, secrets some keep in
+# settings of their own) are production's affair.
+CARRIED_SETTINGS = ("search_path", "timezone", "datestyle", "intervalstyle", "bytea_output",
+                    "default_text_search_config", "xmloption")  # fmt: skip
+SETTINGS = """
+    SELECT split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
+    FROM pg_catalog.pg_db_role_setting s, pg_catalog.pg_database d, unnest(s.setconfig) AS setting
+    WHERE s.setdatabase = d.oid AND s.setrole = 0 AND d.datname = current_database()
+      AND lower(split_part(setting, '=', 1)) = ANY (%s) ORDER BY 1"""
 # Ordinary and partitioned tables of the application: no partitions, no extension's own tables.
 TABLES = f"""
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -105,13 +115,26 @@ def _unconnected(error: psycopg.OperationalError) -> SnapshotFailed:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """A builder's database errors as SnapshotFailed or DiskFull."""
+    """A builder's database errors as SnapshotFailed or DiskFull, without any value of a row."""
     try:
         yield
     except psycopg.Error as error:
         if isinstance(error, psycopg.errors.DiskFull) or NO_SPACE in str(error):
-            raise disk_full(what) from error
-        raise SnapshotFailed(f"{what} failed.", effect=str(error).strip()[:1500]) from error
+            raise disk_full(what) from None
+        raise SnapshotFailed(f"{what} failed.", effect=told(error)) from None
+
+
+def told(error: psycopg.Error) -> str:
+    """What may be told of an error: its details quote rows, and data exceptions (class 22) quote values."""
+    diagnosis = error.diag
+    names = [name for name in (diagnosis.table_name, diagnosis.column_name, diagnosis.constraint_name) if name]
+    text = "" if (error.sqlstate or "").startswith("22") else (diagnosis.message_primary or "the connection was lost")
+    return " ".join([f"{type(error).__name__}:", text, *(f"({name})" for name in names)]).strip()
+
+
+def without_values(output: str) -> str:
+    """A program's output without the lines that quote rows."""
+    return "\n".join(line for line in output.splitlines() if not line.lstrip().startswith(QUOTING))
 
 
 def disk_full(what: str) -> DiskFull:

@@ -200,7 +200,7 @@ class SourceReader:
                 ),
             )
         except ToolFailed as error:
-            raise dump_damaged(error) from error
+            raise dump_damaged(catalog.without_values(error.effect)) from None
 
 
 def dump_path(spec: ServerSpec) -> Path:
@@ -253,10 +253,10 @@ def write_secret(path: Path, text: str, uid: int) -> None:
         os.chown(path, uid, uid)
 
 
-def dump_damaged(error: ToolFailed) -> DumpDamaged:
+def dump_damaged(text: str) -> DumpDamaged:
     return DumpDamaged(
         "The dump cannot be read to its end: it is cut off or corrupt.",
-        effect=error.effect[-800:],
+        effect=text[-800:],
         next_step="Make it again; the last good snapshot stays in force.",
     )
 
@@ -308,6 +308,7 @@ def _facts(connection: catalog.Connected) -> SourceFacts:
         left_out=tuple(row[0] for row in connection.execute(catalog.LEFT_OUT)),
         size_bytes=size,
         taken_at=None,
+        settings=tuple(connection.execute(catalog.SETTINGS, (list(catalog.CARRIED_SETTINGS),)).fetchall()),
     )
 
 
