@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
 from orchestrator.core.changeset.changeset import Changeset
-from orchestrator.core.changeset.rows import ProvisionalKey, RowKind
+from orchestrator.core.changeset.rows import Cell, Key, ProvisionalKey, RowChange, RowKind
 from orchestrator.core.changeset.shape import TableName
 from tests.support.proposals import Rows
 
@@ -135,39 +136,43 @@ def judge(changeset: Changeset, now: State, no_action: frozenset[str]) -> Verdic
     """Merge in memory, with no regard for order, and check what stands at the end."""
     reasons: list[str] = []
     merged: State = {name: {key: dict(row) for key, row in rows.items()} for name, rows in now.items()}
-    arriving: State = {name: {} for name in now}
+    arriving: list[tuple[TableName, Key, dict[str, Cell]]] = []
     leaving: list[tuple[TableName, dict[str, object], bool]] = []
     for change in changeset.rows:
         row = now[change.table].get(change.key)
         if change.kind is RowKind.INSERT:
-            assert change.new is not None
-            if row is not None and not any(isinstance(cell, ProvisionalKey) for cell in change.key):
-                if dict(row) != dict(change.new):
-                    reasons.append(f"exists {change.key}")
-                continue
-            arriving[change.table][change.key] = dict(change.new)
+            reasons += _arrive(change, row, arriving)
         elif row is None:
-            if change.kind is RowKind.UPDATE:
-                reasons.append(f"gone {change.key}")
+            reasons += [f"gone {change.key}"] if change.kind is RowKind.UPDATE else []
         elif change.kind is RowKind.DELETE:
-            if dict(row) != dict(change.old or {}):
-                reasons.append(f"changed {change.key}")
+            reasons += [] if dict(row) == dict(change.old or {}) else [f"changed {change.key}"]
             merged[change.table].pop(change.key, None)
             leaving.append((change.table, dict(row), True))
         else:
-            assert change.new is not None and change.old is not None
-            for name in change.changed_columns:
-                if row[name] not in (change.old[name], change.new[name]):
-                    reasons.append(f"cell {change.key} {name}")
-                merged[change.table][change.key][name] = change.new[name]
-    for name, rows in arriving.items():
-        for key, row in rows.items():
-            if key in merged[name]:
-                reasons.append(f"taken {key}")
-            merged[name][key] = row
+            reasons += _update(change, row, merged[change.table][change.key])
+    for name, key, row in arriving:
+        reasons += [f"taken {key}"] if key in merged[name] else []
+        merged[name][key] = row
     reasons += _unseen(changeset, now, merged, leaving, no_action)
     reasons += _invalid(merged)
     return Verdict(reasons, merged)
+
+
+def _arrive(change: RowChange, row: dict[str, Cell] | None, arriving: list[Any]) -> list[str]:
+    is_numbered = any(isinstance(cell, ProvisionalKey) for cell in change.key)
+    if row is None or is_numbered:
+        arriving.append((change.table, change.key, dict(change.new or {})))
+        return []
+    return [] if dict(row) == dict(change.new or {}) else [f"exists {change.key}"]
+
+
+def _update(change: RowChange, row: dict[str, Cell], merged: dict[str, Cell]) -> list[str]:
+    old, new, reasons = change.old or {}, change.new or {}, []
+    for name in change.changed_columns:
+        if row[name] not in (old[name], new[name]):
+            reasons.append(f"cell {change.key} {name}")
+        merged[name] = new[name]
+    return reasons
 
 
 def _unseen(changeset, now, merged, leaving, no_action) -> list[str]:
