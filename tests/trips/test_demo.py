@@ -87,10 +87,16 @@ def test_a_tenant_stops_starts_and_goes(installation: Running, launched: Callabl
 
 @pytest.mark.parametrize("name", ["", "UPPER", "a/b", "../x", "é", "console", "a" * 41, "harbour"])
 def test_hostile_and_taken_names_are_refused(installation: Running, name: str) -> None:
-    before = installation.json("tenant", "list")
-    installation.run("tenant", "launch", name, expect=5 if name == "harbour" else 2)
-    assert installation.json("tenant", "list") == before
+    admin = installation.browser("admin")
+    answer = admin.send("POST", f"{installation.console}/api/v1/tenants", {"name": name})
+    assert answer.status == (409 if name == "harbour" else 422), answer.text
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert "Traceback" not in answer.text
 
 
-def test_an_unknown_profile_is_named(installation: Running) -> None:
-    installation.run("tenant", "launch", "fresh", "--profile", "nothing", expect=4)
+def test_an_unknown_profile_is_named_with_the_ones_there_are(installation: Running) -> None:
+    admin = installation.browser("admin")
+    document = {"name": "fresh", "profile": "nothing"}
+    answer = admin.send("POST", f"{installation.console}/api/v1/tenants", document)
+    assert answer.status == 404
+    assert "office" in answer.text

@@ -1,0 +1,158 @@
+"""A short schedule refreshes tenants to a new snapshot while their hostnames answer 200 throughout."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from sqlalchemy import update
+
+from orchestrator.core.refresh import RefreshState
+from orchestrator.core.schedule import Schedule
+from orchestrator.core.tenants import RefreshPolicy, Tenant
+from orchestrator.scheduler.handlers import refresh_handler
+from orchestrator.scheduler.service import Scheduler
+from orchestrator.scheduler.ticks import Target
+from orchestrator.store import generations, refreshes, tenants
+from orchestrator.store.tables.tenants import TENANTS
+from tests.support.installation import Running
+
+pytestmark = [pytest.mark.engine, pytest.mark.trip]
+WAIT_S = 240.0
+
+
+def test_a_tenant_is_refreshed_and_undone_from_the_command_line(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant = launched()
+    done = installation.json("refresh", "run", tenant.name, "--reason", "by hand")
+    assert (done["tenant"], done["state"], done["reason"]) == (tenant.name, "done", "by hand")
+    undone = installation.json("refresh", "undo", tenant.name)
+    assert (undone["kind"], undone["state"]) == ("undo", "done")
+    kinds = [row["kind"] for row in installation.json("refresh", "history", tenant.name)]
+    assert kinds == ["undo", "refresh"]
+    assert installation.browser("admin").get(installation.address(tenant.name)).status == 200
+    installation.run("refresh", "run", expect=2)
+    installation.run("refresh", "run", "nobody", expect=4)
+
+
+def test_the_next_refresh_is_shown_and_may_be_put_off(installation: Running, launched: Callable[..., Tenant]) -> None:
+    tenant = launched()
+    row = _scheduled(installation, tenant)
+    assert row["next_due_at"] is not None and row["data_as_of"] is not None and row["postponed_by"] is None
+    installation.run("refresh", "postpone", tenant.name, "--reason", "closing the books")
+    assert _scheduled(installation, tenant)["postponed_by"]
+    installation.run("refresh", "postpone", tenant.name, expect=5)
+    installation.run("refresh", "postpone", tenant.name, "--take-back")
+    assert _scheduled(installation, tenant)["postponed_by"] is None
+
+
+def test_a_refresh_left_to_the_scheduler_is_a_job_one_can_follow(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant = launched()
+    (job,) = installation.json("refresh", "run", tenant.name, "--no-wait")
+    done = installation.json("job", "wait", job["id"], "--timeout", "300")
+    assert done["state"] == "done", done
+    shown = installation.json("job", "show", job["id"])
+    assert shown["result"]["generation_id"]
+    assert "swapping" in [line["text"] for line in shown["lines"]]
+
+
+def test_a_short_schedule_brings_new_data_while_the_app_answers(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    services = installation.services
+    fleet = [launched() for _ in range(3)]
+    with services.store.begin() as connection:
+        connection.execute(
+            update(TENANTS)
+            .where(TENANTS.c.id.in_([one.id for one in fleet]))
+            .values(refresh_policy=RefreshPolicy.DISCARD)
+        )
+    snapshot = services.snapshots.take(
+        services.source(), profile=installation.settings.tenants.snapshot_profile, on_step=lambda *_: None
+    )
+    scheduler = Scheduler(
+        services.store,
+        load=lambda: Schedule.model_validate({"refresh": {"every": "5s"}}),
+        targets=lambda: [Target("refresh", one.id, one.name) for one in fleet],
+        handlers={"refresh": refresh_handler(services.refresh, lambda one: tenants.get(services.store, one))},
+        concurrency=2,
+        tick_s=1.0,
+    )
+    with _Visitors(installation, fleet) as visitors:
+        scheduler.start()
+        try:
+            _until(lambda: all(_done(services.store, one) >= 2 for one in fleet))
+        finally:
+            scheduler.stop(timeout_s=120)
+    assert visitors.wrong == []
+    assert all(visitors.answers[one.name] > 0 for one in fleet)
+    for one in fleet:
+        with services.store.connect() as connection:
+            live = generations.live(connection, one.id)
+        assert live is not None and live.snapshot_id == snapshot.id
+        assert _guests(installation, one) == snapshot.manifest.tables["public.guests"].kept_rows  # type: ignore[union-attr]
+
+
+def _scheduled(installation: Running, tenant: Tenant) -> dict[str, object]:
+    rows: list[dict[str, object]] = installation.json("refresh", "schedule")
+    return next(row for row in rows if row["tenant"] == tenant.name)
+
+
+def _done(store: object, tenant: Tenant) -> int:
+    found = refreshes.history(store, tenant_id=tenant.id)  # type: ignore[arg-type]
+    assert not any(one.state is RefreshState.FAILED for one in found), [one.error for one in found]
+    return sum(one.state is RefreshState.DONE for one in found)
+
+
+def _guests(installation: Running, tenant: Tenant) -> int:
+    pools = installation.services.refresh.pools
+    limits = installation.services.refresh.limits(tenant)
+    spec = pools.spec(tenant, limits)
+    with psycopg.connect(
+        host=str(spec.sockets), user=spec.role, dbname=spec.database, password=pools.password(tenant), autocommit=True
+    ) as connection:
+        row = connection.execute("SELECT count(*) FROM guests").fetchone()
+        return int(row[0]) if row else -1
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, "the schedule was not followed"
+        time.sleep(0.5)
+
+
+class _Visitors:
+    """A person at each tenant's hostname, asking again and again."""
+
+    def __init__(self, installation: Running, fleet: list[Tenant]) -> None:
+        self.answers = {one.name: 0 for one in fleet}
+        self.wrong: list[str] = []
+        self._installation = installation
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._visit, args=(one.name,), daemon=True) for one in fleet]
+
+    def __enter__(self) -> _Visitors:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def _visit(self, name: str) -> None:
+        browser = self._installation.browser("admin")
+        while not self._stop.is_set():
+            answer = browser.get(self._installation.address(name))
+            self.answers[name] += 1
+            if answer.status != 200:
+                self.wrong.append(f"{name}: {answer.status} {answer.text[:200]}")
+            self._stop.wait(0.1)
