@@ -18,6 +18,7 @@ from orchestrator.core.ports.servers import (
 )
 from orchestrator.drivers.postgres.settings import account_names, passwd, pg_hba, pg_ident, server_settings
 from orchestrator.drivers.postgres.tools import Binaries, ToolRun, run_tool
+from orchestrator.errors import OutsideFailure
 
 SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path, less its closing zero
@@ -204,7 +205,10 @@ class PostgresServers:
         )
 
     def _log_end(self, name: str) -> str:
-        return self.engine.logs(name, lines=30)[-2000:].strip()
+        try:
+            return self.engine.logs(name, lines=30)[-2000:].strip()
+        except OutsideFailure:
+            return "its log could not be read"
 
 
 def _replace_file(path: Path, text: str, uid: int, mode: int) -> None:

@@ -19,6 +19,7 @@ from orchestrator.drivers.postgres.roles import prepare_roles
 from orchestrator.drivers.postgres.settings import RESTORER_ROLE
 from orchestrator.drivers.postgres.snapshot_source import DUMP, LEAVE_OUT, dump_damaged, dump_path, row_counts
 from orchestrator.drivers.postgres.tools import Binaries, ToolFailed, ToolRun, run_tool
+from orchestrator.errors import OutsideFailure
 
 RESTORE_TIMEOUT_S = 6 * 3600.0
 START_TIMEOUT_S = 60.0
@@ -88,9 +89,15 @@ class Builder:
                     yield connection
         except SnapshotFailed:
             # A server that could not write its log for want of space ends without telling its clients why.
-            if catalog.NO_SPACE in self.engine.logs(spec.name, lines=50):
+            if self._ran_out_of_space(spec):
                 raise catalog.disk_full(what) from None
             raise
+
+    def _ran_out_of_space(self, spec: ServerSpec) -> bool:
+        try:
+            return catalog.NO_SPACE in self.engine.logs(spec.name, lines=50)
+        except OutsideFailure:
+            return False
 
     def _run_restore(self, spec: ServerSpec, dumped: Dumped, facts: SourceFacts, progress: Progress) -> None:
         dsn = self.servers.dsn(spec.sockets, database=APP_DATABASE)
@@ -127,7 +134,7 @@ class Builder:
 
     def _restore_failed(self, spec: ServerSpec, error: ToolFailed) -> Exception:
         text = catalog.without_values(error.effect)
-        if catalog.NO_SPACE in text or catalog.NO_SPACE in self.engine.logs(spec.name, lines=50):
+        if catalog.NO_SPACE in text or self._ran_out_of_space(spec):
             return catalog.disk_full("restoring")
         if "could not execute query" not in text and any(sign in text for sign in DAMAGED):
             return dump_damaged(text)
