@@ -1,0 +1,154 @@
+"""The tree of processes below a monitor: waiting for it, counting what it writes, ending it completely."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+# Where a monitor finds the pipe on which the supervisor speaks to it.
+CONTROL = 5
+_TICK_S = 0.1
+_REAP_WAIT_S = 5.0
+
+
+class Tree:
+    """The program and everything it started, as the monitor sees them."""
+
+    def __init__(self, *, scoped: bool, wake: int, counters: int) -> None:
+        self.program = -1
+        self.status: int | None = None
+        self.over = ""
+        self._scoped = scoped
+        self._wake = wake
+        self._counters = counters
+        self._written_before = _written(counters)
+
+    def written(self) -> int:
+        """Bytes that the reaped part of the tree sent to a disk: the kernel adds them to whoever reaps."""
+        return max(0, _written(self._counters) - self._written_before)
+
+    def watch(self, write_bytes: int) -> None:
+        """Until the program ended, the supervisor says (or is) gone, or too much was written."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(CONTROL, select.POLLIN)
+        while self.program > 0 and self.status is None:
+            for descriptor, _ in poll.poll(_TICK_S * 1000 if write_bytes else None):
+                if descriptor == CONTROL:
+                    word = os.read(CONTROL, 1)
+                    if word != b"t":
+                        return
+                    os.kill(self.program, signal.SIGTERM)
+                else:
+                    self._drain()
+            self._reap()
+            if write_bytes and self.status is None and self.written() + self._live_written() > write_bytes:
+                self.over = "write"
+                return
+
+    def end(self) -> bool:
+        """Kill what is left and reap it all; False when something could not be ended within the bound."""
+        deadline = time.monotonic() + _REAP_WAIT_S
+        while True:
+            if self._scoped:
+                try:
+                    os.kill(-1, signal.SIGKILL)
+                except OSError:
+                    pass  # nothing left to signal
+            else:
+                for pid in descendants(os.getpid()):
+                    _kill(pid)
+            if not self._reap():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            select.select([self._wake], [], [], 0.005)
+            self._drain()
+
+    def _reap(self) -> bool:
+        """Collect the dead; True while any child is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.program:
+                self.status = status
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._wake, 512)
+        except BlockingIOError:
+            pass
+
+    def _live_written(self) -> int:
+        total = 0
+        for pid in descendants(os.getpid()):
+            try:
+                descriptor = os.open(f"/proc/{pid}/io", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                total += _written(descriptor)
+            finally:
+                os.close(descriptor)
+        return total
+
+
+def _written(counters: int) -> int:
+    if counters < 0:
+        return 0
+    try:
+        data = os.pread(counters, 512, 0)
+    except OSError:
+        return 0
+    for line in data.splitlines():
+        if line.startswith(b"write_bytes:"):
+            return int(line[12:])
+    return 0
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def descendants(root: int) -> list[int]:
+    """Every process below `root` now, by parent; zombies left out."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                fields = file.read(1024).rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields and fields[0] != b"Z":
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found: list[int] = []
+    waiting = [root]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def kill_orphans(known: set[int]) -> None:
+    """What a dead monitor left to the supervisor: kill it and all below, a bounded number of times."""
+    for _ in range(100):
+        strangers = [pid for pid in descendants(os.getpid()) if pid not in known]
+        below_known = {pid for parent in known for pid in descendants(parent)}
+        strangers = [pid for pid in strangers if pid not in below_known]
+        if not strangers:
+            return
+        for pid in strangers:
+            _kill(pid)
+        time.sleep(0.002)
