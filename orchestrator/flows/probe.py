@@ -27,7 +27,7 @@ OUTSIDE = (("1.1.1.1", 443), ("9.9.9.9", 53))
 OUTSIDE_NAMES = ("example.com",)
 PROGRAMS = ("/bin/sh", "/usr/bin/env", "/usr/bin/perl", "/usr/bin/apt-get")
 ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
-UNREACHED = ("TimeoutError", "No route to host", "Network is unreachable", "Network unreachable")
+UNREACHED = ("TimeoutError", "no answer in time", "No route to host", "Network is unreachable", "Network unreachable")
 MEMORY_SLACK = 1.02  # the kernel rounds to pages
 
 
@@ -53,6 +53,7 @@ class ProbeFlow:
     network: NetworkPart
     places: Places
     instance: str
+    uid: Callable[[Tenant], int]
     targets: ProbeTargets
     connect: Callable[[Tenant], Sandboxd]
     profile: Callable[[str], Profile]
@@ -176,10 +177,9 @@ class ProbeFlow:
 
     def _container(self, tenant: Tenant, answers: Answers) -> list[Probe]:
         status = answers.status
-        is_bare = int(status.get("CapEff", "1") or "1", 16) == 0 and int(status.get("CapPrm", "1") or "1", 16) == 0
-        holds = is_bare and status.get("NoNewPrivs") == "1" and status.get("Seccomp") == "2"
+        wanted = {"capabilities": "0", "no new privileges": "1", "seccomp": "2", "uid": str(self.uid(tenant))}
+        holds = all(status.get(name) == value for name, value in wanted.items())
         shown = ", ".join(f"{name} {value}" for name, value in status.items())
-        del tenant
         return [
             Probe(
                 "read_only",
@@ -187,7 +187,12 @@ class ProbeFlow:
                 "how / is mounted",
                 answers.root or "not said",
             ),
-            Probe("privileges", Outcome.HOLDS if holds else Outcome.BROKEN, "/proc/self/status", shown),
+            Probe(
+                "privileges",
+                Outcome.HOLDS if holds else Outcome.BROKEN,
+                "what the kernel says of a process inside",
+                shown,
+            ),
         ]
 
     def _memory(self, tenant: Tenant) -> Probe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 from collections.abc import Callable, Mapping
 
@@ -31,6 +32,7 @@ def make_probe(drivers: Drivers, store: Engine, tenancy: Tenancy) -> ProbeFlow:
         network=tenancy.network,
         places=drivers.places,
         instance=settings.instance,
+        uid=lambda tenant: tenant.uid if os.geteuid() == 0 else os.geteuid(),
         targets=targets(settings),
         connect=tenancy.sandbox.connect,
         profile=settings.limits.profile,
