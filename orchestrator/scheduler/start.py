@@ -64,7 +64,10 @@ def _snapshot(services: Services, context: JobContext) -> Mapping[str, Any]:
 
         context.line(f"taking a snapshot of the profile {profile}")
         try:
-            taken[profile] = services.snapshots.take(services.source(), profile=profile, on_step=on_step).id
+            made = services.snapshots.take(
+                services.source(), profile=profile, actor=actor_of(context.job), on_step=on_step
+            )
+            taken[profile] = made.id
         except OrchestratorError as error:  # one profile's trouble does not keep the others from their data
             context.line(f"{profile}: {error}")
             failures.append(error)
@@ -74,7 +77,7 @@ def _snapshot(services: Services, context: JobContext) -> Mapping[str, Any]:
 
 
 def _prune(services: Services, context: JobContext) -> Mapping[str, Any]:
-    removed = services.snapshots.prune(keep=services.settings.snapshots.kept)
+    removed = services.snapshots.prune(keep=services.settings.snapshots.kept, actor=actor_of(context.job))
     for snapshot_id in removed:
         context.line(f"removed the snapshot {snapshot_id}")
     stopped = services.refresh.generations.stop_idle_bases(idle_s=services.settings.reconcile.base_idle)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
 from orchestrator.api.metrics import exposition
+from orchestrator.config import PROJECT
 from orchestrator.core.generations import GenerationState
+from orchestrator.core.metrics import FamilyKind
 from orchestrator.core.refresh import RefreshKind, RefreshStep
 from orchestrator.core.schedule import Schedule
 from orchestrator.core.snapshots import Manifest
@@ -140,3 +144,15 @@ def test_what_hinders_a_refresh_is_known_beforehand(store: Engine) -> None:
     targets = {(one.kind, one.tenant_name): one for one in remembered(store)}
     assert targets["refresh", "north"].hindrance is None
     assert targets["snapshot", None].fresh_since is not None
+
+
+def test_every_alarm_is_about_something_measured(store: Engine) -> None:
+    rules = yaml.safe_load((PROJECT / "configs/alerts.yaml").read_text())["groups"][0]["rules"]
+    measured = {
+        family.name + ("_total" if family.kind is FamilyKind.COUNTER else "")
+        for family in measures.collect(store, Schedule())
+    }
+    for rule in rules:
+        named = set(re.findall(r"orchestrator_[a-z_]+", rule["expr"]))
+        assert named and named <= measured, rule["alert"]
+        assert rule["annotations"]["cure"]
