@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Engine, Row, func, insert, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from orchestrator.core.names import new_id
 from orchestrator.core.publishes import Publish, PublishNotFound, PublishState
@@ -98,7 +99,7 @@ def latest(engine: Engine) -> dict[str, Publish]:
     """The newest publish of every tenant, by tenant id."""
     statement = (
         select(*_COLUMNS)
-        .distinct(PUBLISHES.c.tenant_id)
+        .ext(distinct_on(PUBLISHES.c.tenant_id))
         .order_by(PUBLISHES.c.tenant_id, PUBLISHES.c.started_at.desc(), PUBLISHES.c.id)
     )
     with engine.connect() as connection:
