@@ -40,6 +40,15 @@ class Reconciled:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What one round found: containers that run, networks the proxy is on, routes that are written."""
+
+    running: frozenset[str]
+    proxied: frozenset[str]
+    routed: frozenset[str]
+
+
+@dataclass(frozen=True)
 class ReconcileFlow:
     """`installation` sees to the shared containers and returns what it did; `recover` finishes or undoes a refresh;
     `finish_launch` and `finish_removal` take up what was cut off, under the lock this flow holds."""
@@ -60,13 +69,12 @@ class ReconcileFlow:
         if shared:
             result.done["installation"] = shared
         # One listing for all; when it fails, it raises, and nothing is taken for missing.
-        running = {one.name for one in self.engine.containers() if one.running}
-        routed = set(self.tenancy.route.proxy.published())
+        seen = self._look()
         every = tenants.listed(self.store)
 
         def one(tenant: Tenant) -> None:
             try:
-                done = self._one(tenant, running, routed)
+                done = self._one(tenant, seen)
             except TenantBusy:
                 return
             except OrchestratorError as error:
@@ -79,12 +87,21 @@ class ReconcileFlow:
 
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="reconcile") as pool:
             list(pool.map(one, every))
-        self._remove_strays(every, routed, result)
+        self._remove_strays(every, seen, result)
         return result
 
-    def _one(self, tenant: Tenant, running: set[str], routed: set[str]) -> list[str]:
+    def _look(self) -> Seen:
+        found = self.engine.containers()
+        proxied = [network for one in found if one.running and one.role == "proxy" for network in one.networks]
+        return Seen(
+            running=frozenset(one.name for one in found if one.running),
+            proxied=frozenset(proxied),
+            routed=frozenset(self.tenancy.route.proxy.published()),
+        )
+
+    def _one(self, tenant: Tenant, seen: Seen) -> list[str]:
         if tenant.state is TenantState.RUNNING:
-            return self._keep_running(tenant, running, routed)
+            return self._keep_running(tenant, seen)
         if tenant.state is TenantState.LAUNCHING:
             with tenant_lock(self.store, tenant.id):
                 if tenants.get(self.store, tenant.id).state is TenantState.LAUNCHING:
@@ -95,17 +112,17 @@ class ReconcileFlow:
                 self.finish_removal(tenant)
                 return ["finished a removal that was cut off"]
         if tenant.state is TenantState.FAILED:
-            return self._clear_failed(tenant, running, routed)
+            return self._clear_failed(tenant, seen)
         if tenant.state is TenantState.STOPPED:
-            return self._keep_stopped(tenant, running, routed)
+            return self._keep_stopped(tenant, seen)
         return []
 
-    def _keep_running(self, tenant: Tenant, running: set[str], routed: set[str]) -> list[str]:
+    def _keep_running(self, tenant: Tenant, seen: Seen) -> list[str]:
         done = self.recover(tenant)
         trouble = tenants.trouble(self.store, tenant.id)
         if trouble.next_try_at is not None and trouble.next_try_at > datetime.now(UTC):
             return done
-        missing = self._missing(tenant, running, routed)
+        missing = self._missing(tenant, seen)
         if not missing:
             return done
         with tenant_lock(self.store, tenant.id):
@@ -121,19 +138,21 @@ class ReconcileFlow:
             tenants.set_state(self.store, tenant.id, TenantState.RUNNING)
         return [*done, f"started again: {', '.join(missing)}"]
 
-    def _missing(self, tenant: Tenant, running: set[str], routed: set[str]) -> list[str]:
+    def _missing(self, tenant: Tenant, seen: Seen) -> list[str]:
         names = TenantNames(self.tenancy.sandbox.instance, tenant.id, tenant.name)
         live_id = self.tenancy.pools.live_id(tenant.id)
         missing = []
-        if live_id is None or names.database(live_id) not in running:
+        if live_id is None or names.database(live_id) not in seen.running:
             missing.append("database")
-        if names.pool not in running:
+        if names.pool not in seen.running:
             missing.append("pool")
-        if names.sandbox not in running:
+        if names.sandbox not in seen.running:
             missing.append("sandbox")
         elif not self._has_policy(tenant):
             missing.append("sandbox's policy or app")
-        if tenant.id not in routed:
+        if names.network not in seen.proxied:
+            missing.append("proxy on its network")
+        if tenant.id not in seen.routed:
             missing.append("route")
         return missing
 
@@ -146,34 +165,34 @@ class ReconcileFlow:
         has_app = not self.tenancy.sandbox.app.argv or status.app.state != "stopped"
         return status.policy_digest is not None and has_app
 
-    def _keep_stopped(self, tenant: Tenant, running: set[str], routed: set[str]) -> list[str]:
+    def _keep_stopped(self, tenant: Tenant, seen: Seen) -> list[str]:
         names = TenantNames(self.tenancy.sandbox.instance, tenant.id, tenant.name)
         live_id = self.tenancy.pools.live_id(tenant.id)
         its_own = {names.sandbox, names.pool} | ({names.database(live_id)} if live_id else set())
-        if not its_own & running and tenant.id not in routed:
+        if not its_own & seen.running and tenant.id not in seen.routed:
             return []
         with tenant_lock(self.store, tenant.id):
             if tenants.get(self.store, tenant.id).state is TenantState.STOPPED:
                 self.tenancy.stop(tenant, Journal(self.store, tenant.id, "reconcile"))
         return ["stopped what still ran"]
 
-    def _clear_failed(self, tenant: Tenant, running: set[str], routed: set[str]) -> list[str]:
+    def _clear_failed(self, tenant: Tenant, seen: Seen) -> list[str]:
         """A failed launch keeps its record and nothing else."""
         has_files = bool(self.tenancy.generations.on_disk(tenant.id))
-        if not has_files and tenant.id not in routed and not any(tenant.id in name for name in running):
+        if not has_files and tenant.id not in seen.routed and not any(tenant.id in name for name in seen.running):
             return []
         with tenant_lock(self.store, tenant.id):
             if tenants.get(self.store, tenant.id).state is TenantState.FAILED:
                 self.tenancy.remove(tenant, Journal(self.store, tenant.id, "undo"))
         return ["removed what a failed launch had left"]
 
-    def _remove_strays(self, every: Sequence[Tenant], routed: set[str], result: Reconciled) -> None:
+    def _remove_strays(self, every: Sequence[Tenant], seen: Seen, result: Reconciled) -> None:
         """Containers and routes that carry our label and belong to no tenant there is."""
         known = {tenant.id for tenant in tenants.listed(self.store)} | {tenant.id for tenant in every}
         for container in self.engine.containers():
             if container.tenant_id and container.tenant_id not in known and container.role in TENANT_ROLES:
                 self.engine.remove(container.name)
                 result.done.setdefault("installation", []).append(f"removed the stray container {container.name}")
-        for route_id in routed - known - {"console"}:
+        for route_id in seen.routed - known - {"console"}:
             self.tenancy.route.proxy.withdraw(route_id)
             result.done.setdefault("installation", []).append(f"withdrew the stray route {route_id}")
