@@ -7,6 +7,7 @@ from orchestrator.config import Settings
 from orchestrator.core import schedule
 from orchestrator.core.allowlist.load import load as load_allowlist
 from orchestrator.core.masking import rules as masking
+from orchestrator.core.promotion.rules import parse_rules
 
 
 def check_files(settings: Settings) -> list[str]:
@@ -18,6 +19,9 @@ def check_files(settings: Settings) -> list[str]:
     said.append(f"ok  {path}")
     path = settings.file("masking")
     masking.parse(config.read_yaml(path))
+    said.append(f"ok  {path}")
+    path = settings.file("promotion")
+    parse_rules(config.read_yaml(path))
     said.append(f"ok  {path}")
     path = settings.file("schedule")
     schedule.parse(path.read_text(encoding="utf-8"), source=str(path))

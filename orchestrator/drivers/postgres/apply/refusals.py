@@ -16,6 +16,8 @@ CODES = {
     "22007": "invalid_value",
     "22008": "invalid_value",
 }
+# Other details quote the whole row, true values of masked columns included.
+DETAILED = frozenset({"23505", "23503"})
 
 
 def refusal(error: psycopg.Error, *, row: str = "", key: str = "") -> Finding:
@@ -25,7 +27,7 @@ def refusal(error: psycopg.Error, *, row: str = "", key: str = "") -> Finding:
     if diag.schema_name and diag.table_name:
         table = str(TableName(diag.schema_name, diag.table_name))
     message = diag.message_primary or str(error) or type(error).__name__
-    if diag.message_detail:
+    if diag.message_detail and error.sqlstate in DETAILED:
         message = f"{message} ({diag.message_detail})"
     return Finding(
         CODES.get(error.sqlstate or "", "database"),

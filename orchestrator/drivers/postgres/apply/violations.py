@@ -20,7 +20,7 @@ from orchestrator.drivers.postgres.apply import migrations
 from orchestrator.drivers.postgres.apply.catalog import read_production_catalog
 from orchestrator.drivers.postgres.apply.keys import draw_keys
 from orchestrator.drivers.postgres.apply.neighbours import check_neighbours
-from orchestrator.drivers.postgres.apply.refusals import CODES
+from orchestrator.drivers.postgres.apply.refusals import CODES, DETAILED
 from orchestrator.drivers.postgres.apply.relations import cast, columns_of, identifier, plain, relation
 from orchestrator.drivers.postgres.apply.rows import keys_wanted, read_rows
 from orchestrator.drivers.postgres.apply.session import Session, array, pin, use_default_search_path
@@ -139,7 +139,7 @@ def _row_by_row(session: Session, catalog: Catalog, writes: Sequence[RowWrite]) 
             findings.append(
                 Finding(
                     CODES.get(state or "", "database") if state else "not_written",
-                    f"{text} ({detail})" if detail else text,
+                    f"{text} ({detail})" if detail and state in DETAILED else text,
                     table=str(write.table),
                     row=write.id,
                     key=shown_key(catalog[write.table].shape.primary_key, write.key),

@@ -1,0 +1,461 @@
+"""/api/v1/changes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from orchestrator.api.deps import Body, OnceDep, PrincipalDep, ServicesDep, View, require, visible_tenant
+from orchestrator.core.access import Principal, Role, Scope
+from orchestrator.core.actors import Actor
+from orchestrator.core.changes import Change, ChangeApproval, ChangeEvent, ChangeMissing, ChangeState, Comment
+from orchestrator.core.changeset import json_form
+from orchestrator.core.changeset.shape import TableName
+from orchestrator.core.changeset.view import view_table
+from orchestrator.core.promotions import Promotion
+from orchestrator.core.tenants import Tenant
+from orchestrator.errors import InvalidInput
+from orchestrator.flows.rehearse import Stage
+from orchestrator.store import changes, promotions, tenants
+from orchestrator.wiring.services import Services
+
+router = APIRouter(prefix="/changes", tags=["changes"])
+Reader = Annotated[Principal, require(Scope.CHANGES_READ)]
+Writer = Annotated[Principal, require(Scope.CHANGES_WRITE)]
+Reviewer = Annotated[Principal, require(Scope.CHANGES_REVIEW)]
+Promoter = Annotated[Principal, require(Scope.CHANGES_PROMOTE)]
+ChangeId = Annotated[str, Path(max_length=40)]
+TableText = Annotated[str, Query(max_length=200, examples=["hotel.rates"])]
+
+
+class SubmitBody(Body):
+    """What differs in a tenant's sandbox becomes a change; with `draft` it is only kept."""
+
+    tenant: str = Field(max_length=60)
+    title: str = Field(min_length=1, max_length=200)
+    description: str = Field("", max_length=20_000)
+    tables: list[str] = Field(default_factory=list, max_length=500)
+    rows: list[str] = Field(default_factory=list, max_length=100_000)
+    code: bool = True
+    draft: bool = False
+
+
+class DecisionBody(Body):
+    """A decision about exactly `digest` (at least its first twelve digits)."""
+
+    digest: str | None = Field(None, min_length=12, max_length=64)
+    note: str = Field("", max_length=10_000)
+
+
+class ReasonBody(Body):
+    reason: str = Field("", max_length=10_000)
+    digest: str | None = Field(None, min_length=12, max_length=64)
+
+
+class CommentBody(Body):
+    text: str = Field(min_length=1, max_length=10_000)
+    row: str = Field("", max_length=40)
+
+
+class RehearseBody(Body):
+    stage: Stage = Field(Stage.COPY, strict=False)
+
+
+class ActorView(View):
+    kind: str
+    id: str
+    name: str
+
+    @classmethod
+    def of(cls, actor: Actor) -> ActorView:
+        return cls(kind=actor.kind.value, id=actor.id, name=actor.name)
+
+
+class ChangeView(View):
+    """One change, without its rows."""
+
+    id: str
+    tenant: str
+    title: str
+    description: str
+    state: str
+    author: ActorView
+    base_snapshot_id: str
+    digest: str
+    inserted: int
+    updated: int
+    deleted: int
+    tables: list[str]
+    code_head: str | None
+    blocking: int
+    risks: list[dict[str, Any]]
+    approvals_needed: int
+    created_at: datetime
+    updated_at: datetime
+    submitted_at: datetime | None
+    approved_at: datetime | None
+    expires_at: datetime | None
+    promoted_at: datetime | None
+    reverted_at: datetime | None
+    reason: str
+
+    @classmethod
+    def of(cls, change: Change) -> ChangeView:
+        own = {"tenant", "author", "inserted", "updated", "deleted", "tables", "risks", "state"}
+        values = {name: getattr(change, name) for name in cls.model_fields if name not in own}
+        return cls(
+            tenant=change.tenant_name,
+            author=ActorView.of(change.author),
+            state=change.state.value,
+            inserted=change.counts.inserted,
+            updated=change.counts.updated,
+            deleted=change.counts.deleted,
+            tables=list(change.tables),
+            risks=[dict(risk) for risk in change.risks],
+            **values,
+        )
+
+
+class ApprovalView(View):
+    actor: ActorView
+    digest: str
+    at: datetime
+    expires_at: datetime
+    void_reason: str
+
+    @classmethod
+    def of(cls, approval: ChangeApproval) -> ApprovalView:
+        return cls(
+            actor=ActorView.of(approval.actor),
+            digest=approval.digest,
+            at=approval.at,
+            expires_at=approval.expires_at,
+            void_reason=approval.void_reason,
+        )
+
+
+class CommentView(View):
+    id: str
+    author: ActorView
+    at: datetime
+    text: str
+    row: str
+
+    @classmethod
+    def of(cls, said: Comment) -> CommentView:
+        return cls(id=said.id, author=ActorView.of(said.author), at=said.at, text=said.text, row=said.row)
+
+
+class EventView(View):
+    number: int
+    change_id: str
+    kind: str
+    actor: ActorView
+    at: datetime
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: ChangeEvent) -> EventView:
+        return cls(
+            number=event.number,
+            change_id=event.change_id,
+            kind=event.kind,
+            actor=ActorView.of(event.actor),
+            at=event.at,
+            data=dict(event.data),
+        )
+
+
+class PromotionView(View):
+    """One try to write a change to production, or to take it back."""
+
+    id: str
+    change_id: str
+    kind: str
+    state: str
+    step: str
+    actor: ActorView
+    approvers: list[str]
+    transaction_id: str | None
+    code_before: str | None
+    code_after: str | None
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    report: dict[str, Any]
+    error_code: str | None
+    error: str | None
+    started_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, promotion: Promotion) -> PromotionView:
+        values = {name: getattr(promotion, name) for name in cls.model_fields if name not in ("actor", "approvers")}
+        values |= {name: values[name].value for name in ("kind", "state", "step")}
+        return cls(actor=ActorView.of(promotion.actor), approvers=list(promotion.approvers), **values)
+
+
+class ChangeDetail(ChangeView):
+    """One change with its checks and everything people said and did."""
+
+    checks: dict[str, Any]
+    approvals: list[ApprovalView]
+    comments: list[CommentView]
+    promotions: list[PromotionView]
+
+
+class PreviewView(View):
+    """What a submission would hold now."""
+
+    changeset: dict[str, Any]
+    findings: list[dict[str, Any]]
+    risks: list[str]
+
+
+class RebasedView(View):
+    change: ChangeView
+    done: int
+    conflicts: list[dict[str, Any]]
+
+
+class RowsView(View):
+    """One page of a table's rows."""
+
+    table: str
+    columns: list[str]
+    total: int
+    offset: int
+    rows: list[dict[str, Any]]
+
+
+@router.get("")
+def list_changes(
+    services: ServicesDep,
+    who: Reader,
+    tenant: Annotated[str | None, Query(max_length=60)] = None,
+    state: Annotated[list[ChangeState] | None, Query()] = None,
+    before: datetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> list[ChangeView]:
+    """The newest first, of the tenants the caller may see."""
+    tenant_id = visible_tenant(services, who, tenant).id if tenant else None
+    with services.store.connect() as connection:
+        found = changes.listed(connection, tenant_id=tenant_id, states=state or (), before=before, limit=limit)
+    return [ChangeView.of(change) for change in found if who.may_see(change.tenant_id)]
+
+
+@router.get("/diff")
+def show_diff(services: ServicesDep, who: Reader, tenant: Annotated[str, Query(max_length=60)]) -> PreviewView:
+    """What differs between a tenant's database and its snapshot, with what the rules say. Nothing is kept."""
+    preview = services.changes.changes.diff(visible_tenant(services, who, tenant))
+    return PreviewView(
+        changeset=json_form.to_json(preview.result.changeset),
+        findings=[finding.document() for finding in preview.examined.findings],
+        risks=[risk.sentence for risk in preview.risks],
+    )
+
+
+@router.get("/events")
+def list_events(
+    services: ServicesDep,
+    who: Reader,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 200,
+) -> list[EventView]:
+    """What happened to changes after event number `after`, oldest first."""
+    with services.store.connect() as connection:
+        found = changes.events(connection, after=after, limit=limit)
+        seen = {event.change_id: changes.get(connection, event.change_id).tenant_id for event in found}
+    return [EventView.of(event) for event in found if who.may_see(seen[event.change_id])]
+
+
+@router.post("", status_code=201, response_model=ChangeView)
+def create_change(body: SubmitBody, services: ServicesDep, who: Writer, once: OnceDep) -> object:
+    """Propose what differs now: a draft, checked and submitted. The findings of a blocked one stay with the draft."""
+    tenant = visible_tenant(services, who, body.tenant)
+    names = _tables(body.tables)
+
+    def make() -> ChangeView:
+        flow = services.changes.changes
+        made = flow.draft(
+            tenant,
+            actor=who.actor,
+            title=body.title,
+            description=body.description,
+            tables=names,
+            rows=body.rows,
+            code=body.code,
+        )
+        return ChangeView.of(made if body.draft else flow.submit(made.id, tenant, actor=who.actor))
+
+    return once(make)
+
+
+@router.get("/{change_id}")
+def show_change(change_id: ChangeId, services: ServicesDep, who: Reader) -> ChangeDetail:
+    """One change with its checks, approvals, comments and promotions."""
+    change, _ = _visible(services, who, change_id)
+    with services.store.connect() as connection:
+        return ChangeDetail(
+            **ChangeView.of(change).model_dump(),
+            checks=dict(change.checks),
+            approvals=[ApprovalView.of(item) for item in changes.approvals(connection, change_id)],
+            comments=[CommentView.of(item) for item in changes.comments(connection, change_id)],
+            promotions=[PromotionView.of(item) for item in promotions.of_change(connection, change_id)],
+        )
+
+
+@router.get("/{change_id}/changeset")
+def show_changeset(change_id: ChangeId, services: ServicesDep, who: Reader) -> dict[str, Any]:
+    """Its rows in their published JSON form."""
+    _visible(services, who, change_id)
+    with services.store.connect() as connection:
+        return json_form.to_json(changes.changeset(connection, change_id))
+
+
+@router.get("/{change_id}/rows")
+def show_rows(
+    change_id: ChangeId,
+    services: ServicesDep,
+    who: Reader,
+    table: TableText,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> RowsView:
+    """One page of one table's rows, before and after."""
+    _visible(services, who, change_id)
+    (name,) = _tables([table])
+    with services.store.connect() as connection:
+        changeset = changes.changeset(connection, change_id)
+    if name not in changeset.shapes:
+        raise ChangeMissing(f"Change {change_id} holds no row of {name}.")
+    page = view_table(changeset, name, offset=offset, limit=limit)
+    rows = [
+        {
+            "id": row.id,
+            "kind": row.kind.value,
+            "key": row.key,
+            "cells": [
+                {"column": cell.column, "old": cell.old, "new": cell.new, "changed": cell.changed} for cell in row.cells
+            ],
+        }
+        for row in page.rows
+    ]
+    return RowsView(table=str(name), columns=list(page.columns), total=page.total, offset=offset, rows=rows)
+
+
+@router.get("/{change_id}/events")
+def show_events(change_id: ChangeId, services: ServicesDep, who: Reader) -> list[EventView]:
+    """What happened to it, oldest first."""
+    _visible(services, who, change_id)
+    with services.store.connect() as connection:
+        return [EventView.of(event) for event in changes.events(connection, change_id=change_id, limit=500)]
+
+
+@router.post("/{change_id}/submit")
+def submit_change(change_id: ChangeId, services: ServicesDep, who: Writer) -> ChangeView:
+    """Check a draft and hand it to the reviewers."""
+    _, tenant = _visible(services, who, change_id)
+    return ChangeView.of(services.changes.changes.submit(change_id, tenant, actor=who.actor))
+
+
+@router.post("/{change_id}/check")
+def check_change(change_id: ChangeId, services: ServicesDep, who: Writer) -> ChangeView:
+    """Make every check again."""
+    _, tenant = _visible(services, who, change_id)
+    return ChangeView.of(services.changes.changes.check(change_id, tenant, actor=who.actor))
+
+
+@router.post("/{change_id}/rebase")
+def rebase_change(change_id: ChangeId, services: ServicesDep, who: Writer) -> RebasedView:
+    """Move it onto the newest snapshot; rows that conflict there are named and left out."""
+    _, tenant = _visible(services, who, change_id)
+    moved = services.changes.changes.rebase(change_id, tenant, actor=who.actor)
+    found = moved.change.checks["rebase"]["findings"]
+    return RebasedView(change=ChangeView.of(moved.change), done=moved.done, conflicts=found)
+
+
+@router.post("/{change_id}/withdraw")
+def withdraw_change(change_id: ChangeId, body: ReasonBody, services: ServicesDep, who: Writer) -> ChangeView:
+    """Take it back: its author, or a reviewer."""
+    _visible(services, who, change_id)
+    is_reviewer = who.has(Scope.CHANGES_REVIEW) and who.role is not Role.AGENT
+    done = services.changes.review.withdraw(change_id, actor=who.actor, reason=body.reason, any_author=is_reviewer)
+    return ChangeView.of(done)
+
+
+@router.post("/{change_id}/comments", status_code=201)
+def comment_change(change_id: ChangeId, body: CommentBody, services: ServicesDep, who: Reader) -> CommentView:
+    """Say something about it, or about one of its rows."""
+    _visible(services, who, change_id)
+    return CommentView.of(services.changes.review.comment(change_id, actor=who.actor, text=body.text, row=body.row))
+
+
+@router.post("/{change_id}/approve")
+def approve_change(change_id: ChangeId, body: DecisionBody, services: ServicesDep, who: Reviewer) -> ChangeView:
+    """Agree to exactly this digest. Neither the author nor an agent may."""
+    _visible(services, who, change_id)
+    done = services.changes.review.approve(change_id, actor=who.actor, digest=body.digest, note=body.note)
+    return ChangeView.of(done)
+
+
+@router.post("/{change_id}/reject")
+def reject_change(change_id: ChangeId, body: ReasonBody, services: ServicesDep, who: Reviewer) -> ChangeView:
+    """Say no for good."""
+    _visible(services, who, change_id)
+    done = services.changes.review.reject(change_id, actor=who.actor, reason=body.reason, digest=body.digest)
+    return ChangeView.of(done)
+
+
+@router.post("/{change_id}/return")
+def return_change(change_id: ChangeId, body: ReasonBody, services: ServicesDep, who: Reviewer) -> ChangeView:
+    """Ask for changes: it becomes its author's draft again."""
+    _visible(services, who, change_id)
+    done = services.changes.review.request_changes(change_id, actor=who.actor, reason=body.reason, digest=body.digest)
+    return ChangeView.of(done)
+
+
+@router.post("/{change_id}/rehearse")
+def rehearse_change(change_id: ChangeId, body: RehearseBody, services: ServicesDep, who: Reader) -> dict[str, Any]:
+    """Try it out: on a throw-away copy, or on production in a transaction that is rolled back."""
+    if body.stage is Stage.PRODUCTION:
+        who.require(Scope.CHANGES_PROMOTE)
+    else:
+        who.require(Scope.CHANGES_WRITE if not who.has(Scope.CHANGES_REVIEW) else Scope.CHANGES_REVIEW)
+    _, tenant = _visible(services, who, change_id)
+    return services.changes.rehearse.run(change_id, tenant, actor=who.actor, stage=body.stage)
+
+
+@router.post("/{change_id}/promote")
+def promote_change(change_id: ChangeId, body: DecisionBody, services: ServicesDep, who: Promoter) -> PromotionView:
+    """Write an approved change to production, its rows and its code together."""
+    _, tenant = _visible(services, who, change_id)
+    done = services.changes.promote.run(change_id, tenant, actor=who.actor, digest=body.digest)
+    return PromotionView.of(done)
+
+
+@router.post("/{change_id}/revert")
+def revert_change(change_id: ChangeId, body: ReasonBody, services: ServicesDep, who: Promoter) -> PromotionView:
+    """Undo a promoted change's rows, unless production changed them since."""
+    _, tenant = _visible(services, who, change_id)
+    return PromotionView.of(services.changes.revert.run(change_id, tenant, actor=who.actor, reason=body.reason))
+
+
+def _visible(services: Services, who: PrincipalDep, change_id: str) -> tuple[Change, Tenant]:
+    """Raises ChangeMissing, also for a change of a tenant the caller may not see."""
+    with services.store.connect() as connection:
+        change = changes.get(connection, change_id)
+    if not who.may_see(change.tenant_id):
+        raise ChangeMissing(f"There is no change {ascii(change_id)[:60]}.")
+    return change, tenants.get(services.store, change.tenant_id)
+
+
+def _tables(names: list[str]) -> list[TableName]:
+    try:
+        return [TableName.parse(name) for name in names]
+    except ValueError as error:
+        raise InvalidInput(f"{error}.", next_step="Write schema.table.") from error

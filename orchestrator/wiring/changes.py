@@ -1,0 +1,136 @@
+"""The flows of changes, and production's two credentials: one that reads, one that only a promote opens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Engine
+
+from orchestrator import config
+from orchestrator.config import Settings
+from orchestrator.core.ports.code import CodeSide
+from orchestrator.core.ports.differ import DiffLimits
+from orchestrator.core.ports.production import CredentialFinding
+from orchestrator.core.promotion.order import WriteLimits
+from orchestrator.core.promotion.rules import PromotionRules, parse_rules
+from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.apply.production import PostgresProduction
+from orchestrator.drivers.postgres.diff.differ import PostgresDiffer
+from orchestrator.errors import InvalidInput
+from orchestrator.flows.change import ChangeFlow
+from orchestrator.flows.promote import PromoteFlow
+from orchestrator.flows.rehearse import RehearseFlow
+from orchestrator.flows.revert import RevertFlow
+from orchestrator.flows.review import ReviewFlow
+from orchestrator.parts.checking import Checks
+from orchestrator.parts.copies import Copies
+from orchestrator.parts.differences import Differences
+from orchestrator.parts.generation import Generations
+from orchestrator.parts.promoting import Promoting
+from orchestrator.parts.proposal import Proposals
+from orchestrator.wiring import secrets, servers
+from orchestrator.wiring.drivers import Drivers
+
+
+class ProductionNotConfigured(InvalidInput):
+    """Nobody has said where approved changes are written to."""
+
+    code = "invalid.no_production"
+
+
+@dataclass(frozen=True)
+class ChangeServices:
+    """Everything about changes."""
+
+    changes: ChangeFlow
+    review: ReviewFlow
+    promote: PromoteFlow
+    revert: RevertFlow
+    rehearse: RehearseFlow
+    checks: Checks
+    credential: CredentialCheck
+
+
+@dataclass(frozen=True)
+class CredentialCheck:
+    """What `doctor` asks about the promote credential."""
+
+    settings: Settings
+    drivers: Drivers
+
+    def run(self) -> list[CredentialFinding]:
+        """Raises ProductionUnreachable, ProductionNotConfigured."""
+        return writer(self.settings, self.drivers).check_credential(rules(self.settings).promotable)
+
+
+def change_services(drivers: Drivers, store: Engine, generations: Generations, code: CodeSide | None) -> ChangeServices:
+    """Make the flows; neither credential is read before it is needed."""
+    settings = drivers.settings
+    section = settings.changes
+    differences = Differences(
+        store,
+        drivers.servers,
+        generations,
+        PostgresDiffer(),
+        DiffLimits(rows_max=section.rows_max, timeout_s=section.diff_timeout),
+    )
+    limits = WriteLimits(lock_timeout_s=section.lock_timeout, statement_timeout_s=section.statement_timeout)
+    proposals = Proposals(lambda: rules(settings), limits=limits)
+    checks = Checks(
+        differences=differences,
+        proposals=proposals,
+        reader=(lambda: reader(settings, drivers)) if settings.production.mirror.dump is None else None,
+        copies=Copies(drivers.servers, drivers.volume, drivers.places, generations, settings.instance),
+        at=PostgresProduction,
+        code=code,
+    )
+    promoting = Promoting(store, drivers.audit, lambda: writer(settings, drivers), code)
+    return ChangeServices(
+        changes=ChangeFlow(store, drivers.audit, checks),
+        review=ReviewFlow(store, drivers.audit, lambda: rules(settings)),
+        promote=PromoteFlow(store, drivers.audit, checks, promoting),
+        revert=RevertFlow(store, proposals, promoting),
+        rehearse=RehearseFlow(store, drivers.audit, checks, lambda: writer(settings, drivers)),
+        checks=checks,
+        credential=CredentialCheck(settings, drivers),
+    )
+
+
+def rules(settings: Settings) -> PromotionRules:
+    """configs/promotion.yaml as it is now. Raises InvalidConfiguration or InvalidPromotionRules."""
+    return parse_rules(config.read_yaml(settings.file("promotion")))
+
+
+def reader(settings: Settings, drivers: Drivers) -> PostgresProduction:
+    """Production to compare with, by the mirror's read-only credential."""
+    mirror = settings.production.mirror
+    if mirror.dsn:
+        password = config.secret(mirror.password_file) if mirror.password_file else None
+        return _production(mirror.dsn, password)
+    return _demo(settings, drivers, hotels.READER, "demo-mirror.password")
+
+
+def writer(settings: Settings, drivers: Drivers) -> PostgresProduction:
+    """Production to write to: called by a promote, a revert, a rehearsal on production and doctor, nowhere else."""
+    primary = settings.production.primary
+    if primary.dsn:
+        password = config.secret(primary.password_file) if primary.password_file else None
+        return _production(primary.dsn, password)
+    if not settings.production.is_demo:
+        raise ProductionNotConfigured(
+            "No address of production is configured to write to.",
+            effect="Nothing was promoted.",
+            next_step="Set production.primary in configs/orchestrator.yaml.",
+        )
+    return _demo(settings, drivers, hotels.PROMOTER, "demo-primary.password")
+
+
+def _demo(settings: Settings, drivers: Drivers, user: str, secret_name: str) -> PostgresProduction:
+    sockets = servers.production(settings).sockets
+    dsn = drivers.servers.dsn(sockets, user=user, database=hotels.DATABASE)
+    return _production(dsn, secrets.text(settings.places.secrets, secret_name))
+
+
+def _production(dsn: str, password: str | None) -> PostgresProduction:
+    return PostgresProduction(make_conninfo(dsn, password=password) if password else dsn)
