@@ -21,13 +21,34 @@ _KIND_ORDER = {"delete": 0, "update": 1, "insert": 2}
 
 def in_order(rows: Iterable[RowChange]) -> list[RowChange]:
     """Sorted by table, key, kind and content. Numbers sort as numbers so that people find their rows."""
-    by_table: dict[TableName, list[RowChange]] = {}
-    for row in rows:
-        by_table.setdefault(row.table, []).append(row)
+    by_table = grouped(rows)
     ordered: list[RowChange] = []
     for table in sorted(by_table):
-        ordered += sorted(by_table[table], key=_row_order)
+        ordered += _by_number(by_table[table]) or sorted(by_table[table], key=_row_order)
     return ordered
+
+
+def grouped(rows: Iterable[RowChange]) -> dict[TableName, list[RowChange]]:
+    """Rows by table. They come in runs of one table's name object, so a name is hashed once per run."""
+    found: dict[TableName, list[RowChange]] = {}
+    run: list[RowChange] = []
+    table: TableName | None = None
+    for row in rows:
+        if row.table is not table:
+            table = row.table
+            run = found.setdefault(table, [])
+        run.append(row)
+    return found
+
+
+def _by_number(rows: list[RowChange]) -> list[RowChange] | None:
+    """The same order where every key is one whole number, several times faster; None where it is not."""
+    cells = [row.key[0] if len(row.key) == 1 else None for row in rows]
+    if not all(type(cell) is str and _WHOLE_NUMBER.fullmatch(cell) for cell in cells):
+        return None
+    kinds = len(_KIND_ORDER)
+    keys = [int(str(cell)) * kinds + _KIND_ORDER[row.kind] for cell, row in zip(cells, rows, strict=True)]
+    return [rows[position] for position in sorted(range(len(rows)), key=keys.__getitem__)]
 
 
 def _row_order(row: RowChange) -> tuple[object, ...]:

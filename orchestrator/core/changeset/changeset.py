@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from orchestrator.core.changeset.canonical import canonical_parts, in_order
+from orchestrator.core.changeset.canonical import canonical_parts, grouped, in_order
 from orchestrator.core.changeset.rows import RowChange, RowKind
 from orchestrator.core.changeset.shape import TableName, TableShape
 
@@ -59,11 +59,12 @@ class Changeset:
         notes: Collection[str] = (),
     ) -> Changeset:
         """Sort everything and keep only the shapes the rows need. Raises KeyError for a row without a shape."""
-        used = sorted({row.table for row in rows})
+        ordered = in_order(rows)
+        used = sorted(grouped(ordered))
         return cls(
             base_snapshot_id,
             tuple(shapes[table] for table in used),
-            tuple(in_order(rows)),
+            tuple(ordered),
             tuple(sorted(schema_changes)),
             tuple(notes),
         )
@@ -82,10 +83,7 @@ class Changeset:
 
     @cached_property
     def by_table(self) -> Mapping[TableName, tuple[RowChange, ...]]:
-        grouped: dict[TableName, list[RowChange]] = {shape.table: [] for shape in self.tables}
-        for row in self.rows:
-            grouped[row.table].append(row)
-        return {table: tuple(rows) for table, rows in grouped.items()}
+        return {table: tuple(rows) for table, rows in grouped(self.rows).items()}
 
     def __iter__(self) -> Iterator[RowChange]:
         return iter(self.rows)

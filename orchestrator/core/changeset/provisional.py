@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from orchestrator.core.changeset.canonical import grouped
 from orchestrator.core.changeset.rows import Cell, Key, ProvisionalKey, RowChange, RowKind
 from orchestrator.core.changeset.shape import ForeignKey, TableName, TableShape
 
@@ -20,9 +21,10 @@ def mark_provisional(shapes: Mapping[TableName, TableShape], rows: Collection[Ro
     inserted row's key means that row. References of unchanged cells are left alone: they point at base rows.
     """
     assigned = {
-        name: frozenset(column.name for column in shapes[name].columns if column.is_assigned)
-        for name in {row.table for row in rows}
+        name: frozenset(column.name for column in shapes[name].columns if column.is_assigned) for name in grouped(rows)
     }
+    if not any(assigned.values()):
+        return list(rows)
     marked = [_mark_assigned(shapes, assigned[row.table], row) for row in rows]
     if all(new is old for new, old in zip(marked, rows, strict=True)):
         return marked

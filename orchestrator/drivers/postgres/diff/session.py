@@ -20,6 +20,7 @@ _SESSION_SETTINGS = {
     "default_transaction_read_only": "on",
     "client_min_messages": "error",
     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+    "idle_in_transaction_session_timeout": "0",  # the snapshot is held while the WAL is summarized
     "synchronize_seqscans": "off",  # both sides read a file from its beginning
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
