@@ -162,7 +162,12 @@ def serve() -> None:
     with processes.only_one(settings, "serve"):
         Installation(make_drivers(settings)).ensure()
         services = build(settings)
-        keeper = Keeper(services.store, services.reconcile.run, every_s=settings.reconcile.every)
+        keeper = Keeper(
+            services.store,
+            services.reconcile.run,
+            every_s=settings.reconcile.every,
+            repair=services.installation.ensure,
+        )
         watcher = Keeper(services.store, services.watch.run, every_s=WATCH_EVERY_S, what="watch")
         try:
             keeper.start()

@@ -19,12 +19,20 @@ WATCH_EVERY_S = 5.0  # a statement may outlive its limit by this much at most
 class Keeper:
     """Runs `reconcile` at once and then every `every_s`; a round that fails is one that the next makes up for.
 
-    `what` names the lock that keeps two processes from doing it at once.
+    `what` names the lock that keeps two processes from doing it at once. `repair` brings the control database
+    back: without it there is neither a lock nor anything to know.
     """
 
     def __init__(
-        self, store: Engine, reconcile: Callable[[], object], *, every_s: float, what: str = "reconcile"
+        self,
+        store: Engine,
+        reconcile: Callable[[], object],
+        *,
+        every_s: float,
+        what: str = "reconcile",
+        repair: Callable[[], object] | None = None,
     ) -> None:
+        self._repair = repair
         self._what = what
         self._store = store
         self._reconcile = reconcile
@@ -51,7 +59,18 @@ class Keeper:
             with advisory_lock(self._store, self._what) as taken:
                 if taken:
                     self._reconcile()
-        except (OrchestratorError, SQLAlchemyError) as error:
-            LOG.warning("keeper.failed", what=self._what, error=str(error)[:500])
-        except Exception:
-            LOG.exception("keeper.crashed")
+        except SQLAlchemyError as error:
+            LOG.warning("keeper.store_away", what=self._what, error=type(error).__name__)
+            self._try_repair()
+        except OrchestratorError as error:
+            LOG.warning("keeper.failed", what=self._what, code=error.code, error=error.message)
+        except Exception:  # the loop must outlive whatever one round meets
+            LOG.exception("keeper.crashed", what=self._what)
+
+    def _try_repair(self) -> None:
+        if self._repair is None:
+            return
+        try:
+            self._repair()
+        except Exception as error:
+            LOG.warning("keeper.repair_failed", what=self._what, error=str(error)[:500])
