@@ -24,6 +24,7 @@ from orchestrator.store import policies
 
 LOG = logs.get("allowlist")
 BY_HAND = system("disk")
+MADE_MAX = 200
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class PolicyPart:
         self._stamp: object = None
         self._seen_digest = ""
         self._in_force: InForce | None = None
+        self._made: dict[str, SandboxPolicy] = {}
 
     def in_force(self) -> InForce:
         """What decides now. An edit by hand becomes a version first; an invalid one changes nothing.
@@ -68,14 +70,17 @@ class PolicyPart:
 
     def sandbox_policy(self, tenant: Tenant) -> SandboxPolicy:
         """What the kernel of a tenant's sandbox lets start: the allowlist's programs and the product's own."""
-        listed = sandbox_policy(self.in_force().gate(tenant))
-        known = {program.path for program in listed.programs}
-        own = tuple(one for one in self._product_programs if one.path not in known)
-        return SandboxPolicy(listed.digest, (*listed.programs, *own))
-
-    def digest(self, gate: Gate) -> str:
-        """The name of the policy that `sandbox_policy` makes of this gate."""
-        return policy_digest(gate)
+        gate = self.in_force().gate(tenant)
+        made = self._made.get(policy_digest(gate))
+        if made is None:
+            listed = sandbox_policy(gate)
+            known = {program.path for program in listed.programs}
+            own = tuple(one for one in self._product_programs if one.path not in known)
+            made = SandboxPolicy(listed.digest, (*listed.programs, *own))
+            if len(self._made) > MADE_MAX:
+                self._made.clear()
+            self._made[made.digest] = made
+        return made
 
     def save(
         self,

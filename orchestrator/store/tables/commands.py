@@ -58,8 +58,7 @@ COMMANDS = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("finished_at", DateTime(timezone=True)),
     CheckConstraint(
-        "state IN ('denied', 'running', 'finished', 'failed', 'cancelled', 'timed_out', 'stopped',"
-        " 'interrupted')",
+        "state IN ('denied', 'running', 'finished', 'failed', 'cancelled', 'timed_out', 'stopped', 'interrupted')",
         name="state",
     ),
     CheckConstraint("decision IN ('allow', 'approval', 'deny')", name="decision"),

@@ -1,0 +1,73 @@
+"""The gate's flows: what decides, what approves, what is edited, and where commands run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from orchestrator.core.allowlist.paths import Links
+from orchestrator.core.ports.sandboxd import Program
+from orchestrator.core.tenants import Tenant
+from orchestrator.drivers.policy.file import DiskPolicyFile
+from orchestrator.drivers.query.queries import PostgresQueries
+from orchestrator.drivers.workspace.links import HostLinks
+from orchestrator.flows.allowlist import AllowlistFlow
+from orchestrator.flows.approval import ApprovalFlow
+from orchestrator.flows.command import CommandFlow
+from orchestrator.parts.gatekeeping import Gatekeeper
+from orchestrator.parts.policy import PolicyPart
+from orchestrator.parts.query import QueryPart
+from orchestrator.parts.running import QueryRunner, SandboxRunner
+from orchestrator.parts.tenancy import Tenancy
+from orchestrator.store import tenants
+from orchestrator.wiring.drivers import Drivers
+
+# The app and the publish run whatever the allowlist says; a tenant's commands are decided before they get here.
+PRODUCT_PROGRAMS = (Program("/usr/bin/python3"), Program("/usr/bin/git"))
+
+
+@dataclass(frozen=True)
+class GateFlows:
+    commands: CommandFlow
+    approvals: ApprovalFlow
+    allowlist: AllowlistFlow
+
+
+def make_policies(drivers: Drivers, store: Engine) -> PolicyPart:
+    """The allowlist in force, watched on disk."""
+    file = DiskPolicyFile(drivers.settings.file("allowlist"))
+    return PolicyPart(store, drivers.audit, file, product_programs=PRODUCT_PROGRAMS)
+
+
+def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: PolicyPart) -> GateFlows:
+    """Commands, approvals and the allowlist of one installation."""
+    settings, places = drivers.settings, drivers.places
+    queries = QueryPart(
+        queries=PostgresQueries(),
+        servers=drivers.servers,
+        places=places,
+        instance=settings.instance,
+        password=tenancy.pools.password,
+        live_id=tenancy.pools.live_id,
+    )
+
+    def links(tenant: Tenant) -> Links:
+        return HostLinks({"/workspace": places.workspace(tenant.id)})
+
+    gatekeeper = Gatekeeper(
+        store=store,
+        audit=drivers.audit,
+        policies=policies,
+        runners={"sandbox": SandboxRunner(tenancy.sandbox.connect), "query": QueryRunner(queries)},
+        links=links,
+        profile=settings.limits.profile,
+        sandbox_policy=policies.sandbox_policy,
+        ports=lambda _tenant, _network: (),
+        approval_lifetime_s=settings.commands.approval_lifetime,
+    )
+    return GateFlows(
+        commands=CommandFlow(store, drivers.audit, gatekeeper, settings.commands.output_kept),
+        approvals=ApprovalFlow(store, drivers.audit, policies, settings.commands.approval_lifetime),
+        allowlist=AllowlistFlow(store, policies, lambda tenant_id: tenants.get(store, tenant_id)),
+    )
