@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +10,7 @@ from html import escape
 WIDTH, HEIGHT = 640, 180
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 10, 26
 POINTS_MAX = 400
+SMALLEST = 1e-9  # below it a value is drawn as nothing
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ def _y(value: float, top: float) -> float:
 
 def _ceiling(value: float) -> float:
     """The next of 1, 2, 5 × 10ⁿ at or above `value`."""
-    if value <= 0:
+    if value < SMALLEST:
         return 1.0
-    power = 10.0 ** (len(f"{int(value)}") - 1) if value >= 1 else 10.0 ** -(len(f"{int(1 / value)}"))
-    return next(power * factor for factor in (1, 2, 5, 10, 20, 50, 100) if power * factor >= value)
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * factor for factor in (1, 2, 5, 10, 20) if power * factor >= value)
 
 
 def _number(value: float) -> str:
