@@ -37,13 +37,17 @@ class CopyBroken(psycopg.OperationalError):
 class CopyLines:
     """One running COPY. Start several, then read them in turn: the servers work meanwhile."""
 
-    def __init__(self, connection: Connection[Any], query: bytes, *, timeout_s: float) -> None:
+    def __init__(
+        self, connection: Connection[Any], query: bytes, *, timeout_s: float, framed: bool | None = None
+    ) -> None:
+        """`framed` chooses who cuts the frames; by default psycopg does so over TLS only."""
         self._connection = connection
         self._query = query
         self._timeout_s = timeout_s
         self.lines_read = 0
         self.exhausted = False
-        self._batches = self._plain() if connection.pgconn.ssl_in_use else self._framed()
+        by_hand = not connection.pgconn.ssl_in_use if framed is None else framed
+        self._batches = self._framed() if by_hand else self._plain()
         self._batches.__next__()
 
     def next_batch(self) -> list[bytes]:
