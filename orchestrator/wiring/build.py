@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from sqlalchemy import Engine
 
 from orchestrator import config
 from orchestrator.config import Settings
 from orchestrator.core.actors import system
-from orchestrator.core.allowlist.load import load
-from orchestrator.core.allowlist.programs import sandbox_policy
 from orchestrator.core.generations import DatabaseLimits
 from orchestrator.core.limits import Profile
 from orchestrator.core.masking import rules as masking_rules
-from orchestrator.core.ports.sandboxd import Program, SandboxPolicy
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.core.tenants import Tenant
 from orchestrator.demo import hotels
@@ -33,6 +29,7 @@ from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
 from orchestrator.parts.generation import Generations
 from orchestrator.parts.network import NetworkPart
+from orchestrator.parts.policy import PolicyPart
 from orchestrator.parts.pool import TenantPools
 from orchestrator.parts.route import RoutePart
 from orchestrator.parts.sandbox import AppCommand, SandboxPart
@@ -40,15 +37,15 @@ from orchestrator.parts.tenancy import Tenancy
 from orchestrator.parts.workspace import WorkspacePart
 from orchestrator.store import changes, tenants
 from orchestrator.wiring import secrets, servers
+from orchestrator.wiring.changes import change_services
 from orchestrator.wiring.drafts import NoDrafts
 from orchestrator.wiring.drivers import SECCOMP_PROFILE, WEB_PORT, Drivers, make_drivers
+from orchestrator.wiring.gate import make_gate, make_policies
 from orchestrator.wiring.installation import Installation
 from orchestrator.wiring.probing import make_probe
 from orchestrator.wiring.services import Services
 from orchestrator.wiring.visitor import Visitor
 
-# The app and the publish run whatever the allowlist says; a tenant's commands are decided before they get here.
-PRODUCT_PROGRAMS = (Program("/usr/bin/python3"), Program("/usr/bin/git"))
 DEMO_APP = AppCommand(("/usr/bin/python3", "-m", "uvicorn", "backoffice.main:app", "--fd", "3"))
 
 
@@ -57,7 +54,9 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
     drivers = make_drivers(settings)
     installation = Installation(drivers)
     store = store or installation.open_store()
-    tenancy = _tenancy(drivers, store)
+    policies = make_policies(drivers, store)
+    tenancy = _tenancy(drivers, store, policies)
+    gate = make_gate(drivers, store, tenancy, policies)
     visitor = Visitor(
         address=settings.networks.edge_proxy,
         port=WEB_PORT,
@@ -138,6 +137,12 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             file_bytes_max=settings.branch.file_bytes_max,
         ),
         code=Code(drivers.repository, settings.branch.production),
+        changes=change_services(
+            drivers, store, tenancy.generations, Code(drivers.repository, settings.branch.production)
+        ),
+        commands=gate.commands,
+        approvals=gate.approvals,
+        allowlist=gate.allowlist,
     )
 
 
@@ -176,7 +181,7 @@ def source(settings: Settings, drivers: Drivers) -> Source:
     )
 
 
-def _tenancy(drivers: Drivers, store: Engine) -> Tenancy:
+def _tenancy(drivers: Drivers, store: Engine, policies: PolicyPart) -> Tenancy:
     settings, places = drivers.settings, drivers.places
     generations = Generations(drivers.servers, drivers.roles, drivers.volume, places, settings.instance)
     pools = TenantPools(
@@ -198,7 +203,7 @@ def _tenancy(drivers: Drivers, store: Engine) -> Tenancy:
         seccomp_profile=SECCOMP_PROFILE,
         app=DEMO_APP,
         profile=settings.limits.profile,
-        policy=_policy(settings),
+        policy=policies.sandbox_policy,
         password=pools.password,
         require_kernel_gate=settings.tenants.require_kernel_gate,
         patience_s=settings.tenants.launch_timeout,
@@ -214,19 +219,6 @@ def _tenancy(drivers: Drivers, store: Engine) -> Tenancy:
         places=places,
         profile=settings.limits.profile,
     )
-
-
-def _policy(settings: Settings) -> Callable[[Tenant], SandboxPolicy]:
-    """What may start for a tenant: what its allowlist lists, and what the product itself runs in every sandbox."""
-    path = settings.file("allowlist")
-
-    def policy(tenant: Tenant) -> SandboxPolicy:
-        gate = load(path.read_text(encoding="utf-8"), source=str(path)).gate(profile=tenant.profile, tenant=tenant.name)
-        listed = sandbox_policy(gate)
-        known = {program.path for program in listed.programs}
-        return replace(listed, programs=(*listed.programs, *(one for one in PRODUCT_PROGRAMS if one.path not in known)))
-
-    return policy
 
 
 def _snapshots(drivers: Drivers, store: Engine, generations: Generations) -> Snapshots:

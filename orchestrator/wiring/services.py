@@ -11,6 +11,9 @@ from orchestrator.config import Settings
 from orchestrator.core.ports.audit import AuditLog
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.flows.access import Access
+from orchestrator.flows.allowlist import AllowlistFlow
+from orchestrator.flows.approval import ApprovalFlow
+from orchestrator.flows.command import CommandFlow
 from orchestrator.flows.launch import LaunchFlow
 from orchestrator.flows.probe import ProbeFlow
 from orchestrator.flows.publish import PublishFlow
@@ -20,6 +23,7 @@ from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
 from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
+from orchestrator.wiring.changes import ChangeServices
 from orchestrator.wiring.installation import Installation
 
 
@@ -42,6 +46,10 @@ class Services:
     refresh: RefreshFlow
     publish: PublishFlow
     code: Code
+    changes: ChangeServices
+    commands: CommandFlow
+    approvals: ApprovalFlow
+    allowlist: AllowlistFlow
 
     def close(self) -> None:
         """Give back every connection; the object is of no use afterwards."""

@@ -33,7 +33,7 @@ def _rows(session: Session, shape: TableShape) -> Rows:
     query = psycopg.sql.SQL("SELECT {} FROM {}").format(
         psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, names)), identifier(shape.table)
     )
-    rows = [dict(zip(names, cells, strict=True)) for cells in session.texts(query)]
+    rows: list[dict[str, Cell]] = [dict(zip(names, cells, strict=True)) for cells in session.texts(query)]
     return {tuple(row[name] for name in shape.primary_key): row for row in rows}
 
 
