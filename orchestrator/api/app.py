@@ -7,7 +7,21 @@ from collections.abc import Callable, Sequence
 from fastapi import APIRouter, FastAPI, Response
 from sqlalchemy import text
 
-from orchestrator.api import auth, jobs, metrics, problems, refreshes, snapshots, tenants, users
+from orchestrator.api import (
+    allowlist,
+    approvals,
+    audit,
+    auth,
+    changes,
+    commands,
+    jobs,
+    metrics,
+    problems,
+    refreshes,
+    snapshots,
+    tenants,
+    users,
+)
 from orchestrator.api.deps import ServicesDep
 from orchestrator.api.guards import OwnHosts, RequestIds
 from orchestrator.wiring.services import Services
@@ -19,6 +33,11 @@ ROUTERS: Sequence[APIRouter] = (
     tenants.router,
     snapshots.router,
     refreshes.router,
+    changes.router,
+    commands.router,
+    approvals.router,
+    allowlist.router,
+    audit.router,
     jobs.router,
     users.router,
 )

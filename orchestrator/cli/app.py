@@ -9,14 +9,33 @@ from typing import Annotated
 import typer
 
 from orchestrator import logs
-from orchestrator.cli import config, installation, jobs, refresh, snapshots, tenants, tokens, users
+from orchestrator.cli import (
+    allowlist,
+    approval,
+    audit,
+    changes,
+    command,
+    config,
+    installation,
+    jobs,
+    refresh,
+    snapshots,
+    tenants,
+    tokens,
+    users,
+)
 from orchestrator.cli.exits import LEGEND, Reporting
 
 # One line per noun.
 NOUNS: dict[str, typer.Typer] = {
     "tenant": tenants.app,
+    "change": changes.app,
     "snapshot": snapshots.app,
     "refresh": refresh.app,
+    "command": command.app,
+    "approval": approval.app,
+    "allowlist": allowlist.app,
+    "audit": audit.app,
     "job": jobs.app,
     "user": users.app,
     "token": tokens.app,
