@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from orchestrator.core.names import new_id
 from orchestrator.core.probes import Outcome, Probe, ProbeReport
@@ -39,6 +40,13 @@ def latest(engine: Engine, tenant_id: str) -> ProbeReport | None:
     with engine.connect() as connection:
         row = connection.execute(query).one_or_none()
     return None if row is None else _report(row)
+
+
+def newest(engine: Engine) -> dict[str, ProbeReport]:
+    """The last report of every tenant, by tenant id."""
+    query = select(PROBES).ext(distinct_on(PROBES.c.tenant_id)).order_by(PROBES.c.tenant_id, PROBES.c.at.desc())
+    with engine.connect() as connection:
+        return {row.tenant_id: _report(row) for row in connection.execute(query)}
 
 
 def _report(row: Any) -> ProbeReport:

@@ -17,7 +17,10 @@ WORKSPACE: tuple[tuple[str, str, Scope], ...] = (
     ("/commands", "Commands", Scope.COMMANDS_RUN),
 )
 # Everybody else's: path, label, scope.
-HOUSE: tuple[tuple[str, str, Scope], ...] = (("/reviews", "Reviews", Scope.CHANGES_REVIEW),)
+HOUSE: tuple[tuple[str, str, Scope], ...] = (
+    ("/reviews", "Reviews", Scope.CHANGES_REVIEW),
+    ("/fleet", "Fleet", Scope.SYSTEM_READ),
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,12 @@
+"""The pages for whoever runs the installation, in the order of the navigation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from orchestrator.web import fleet
+
+# One line per noun.
+ROUTERS: Sequence[APIRouter] = (fleet.router,)
