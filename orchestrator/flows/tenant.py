@@ -19,6 +19,7 @@ from orchestrator.store import tenants
 from orchestrator.store.session import tenant_lock
 
 LOG = logs.get("tenant")
+PATIENCE_S = 20.0  # reconcile may just be bringing the tenant back
 Act = Callable[[Tenant], None]
 
 
@@ -45,7 +46,7 @@ class TenantFlow:
         One that was begun and died is taken up again. Raises TenantMissing, TenantBusy.
         """
         found = tenants.named(self.store, name)
-        with tenant_lock(self.store, found.id):
+        with tenant_lock(self.store, found.id, patience_s=PATIENCE_S):
             event = self._before("remove", found, actor)
             tenants.set_state(self.store, found.id, TenantState.REMOVING)
             return self._finish_removal(found, event)
@@ -77,7 +78,7 @@ class TenantFlow:
 
     def _trip(self, name: str, verb: str, actor: Actor, expected: TenantState, state: TenantState, act: Act) -> Tenant:
         found = tenants.named(self.store, name)
-        with tenant_lock(self.store, found.id):
+        with tenant_lock(self.store, found.id, patience_s=PATIENCE_S):
             tenant = tenants.get(self.store, found.id)
             if tenant.state is not expected:
                 raise WrongTenantState(

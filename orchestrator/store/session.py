@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from orchestrator.errors import Conflict
+
+LOCK_POLL_S = 0.1
 
 
 class TenantBusy(Conflict):
@@ -26,10 +29,15 @@ def lock_key(*parts: str) -> int:
 
 
 @contextmanager
-def advisory_lock(engine: Engine, *parts: str) -> Iterator[bool]:
-    """Try the lock named by `parts` on a connection of its own; yields whether it was taken, never waits."""
+def advisory_lock(engine: Engine, *parts: str, patience_s: float = 0.0) -> Iterator[bool]:
+    """Try the lock named by `parts` on a connection of its own, for `patience_s`; yields whether it was taken."""
+    deadline = time.monotonic() + patience_s
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        taken = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:k)"), {"k": lock_key(*parts)}))
+        while True:
+            taken = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:k)"), {"k": lock_key(*parts)}))
+            if taken or time.monotonic() >= deadline:
+                break
+            time.sleep(LOCK_POLL_S)
         try:
             yield taken
         finally:
@@ -44,12 +52,13 @@ def _unlock(connection: Connection, key: int) -> None:
 
 
 @contextmanager
-def tenant_lock(engine: Engine, tenant_id: str) -> Iterator[None]:
+def tenant_lock(engine: Engine, tenant_id: str, *, patience_s: float = 0.0) -> Iterator[None]:
     """Hold the tenant's lock for everything that changes it.
 
-    Raises TenantBusy at once when somebody else holds it: busy is an answer, not a queue.
+    Raises TenantBusy when somebody else holds it for longer than `patience_s`: busy is an answer, not a queue. People
+    get a little patience, since reconcile may just be looking after the tenant.
     """
-    with advisory_lock(engine, "tenant", tenant_id) as taken:
+    with advisory_lock(engine, "tenant", tenant_id, patience_s=patience_s) as taken:
         if not taken:
             raise TenantBusy(
                 "Another operation on this tenant is under way.",

@@ -19,6 +19,7 @@ from orchestrator.core.tenants import (
     TenantState,
 )
 from orchestrator.store import tenants
+from orchestrator.store.session import TenantBusy, tenant_lock
 from tests.support.cluster import Cluster
 from tests.support.stores import control_store
 
@@ -78,6 +79,21 @@ def test_steps_are_written_before_and_after(store: Engine) -> None:
     tenants.end_step(store, number, StepState.FAILED, spent_s=0.5, error="no address left")
     [step] = tenants.steps(store, tenant.id)
     assert (step.state, step.error, step.spent_s) == (StepState.FAILED, "no address left", 0.5)
+
+
+def test_a_tenants_lock_is_held_by_one_and_others_wait_only_as_long_as_they_say(store: Engine) -> None:
+    def take(patience_s: float) -> bool:
+        with tenant_lock(store, "t1", patience_s=patience_s):
+            return True
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant_lock(store, "t1"):
+            for patience_s in (0.0, 0.2):
+                with pytest.raises(TenantBusy):
+                    take(patience_s)
+            with tenant_lock(store, "t2"):
+                patient = pool.submit(take, 60.0)
+        assert patient.result(timeout=60)
 
 
 def test_trouble_is_counted_until_the_state_changes(store: Engine) -> None:
