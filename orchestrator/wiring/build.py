@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine
 
 from orchestrator import config
@@ -13,9 +14,12 @@ from orchestrator.core.actors import system
 from orchestrator.core.generations import DatabaseLimits
 from orchestrator.core.limits import Profile
 from orchestrator.core.masking import rules as masking_rules
+from orchestrator.core.names import TenantNames
+from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.core.tenants import Tenant
 from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.drivers.postgres.workshop import PostgresWorkshop
 from orchestrator.flows.access import Access, AccessRules
@@ -25,8 +29,10 @@ from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow, RefreshRecovery
 from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
+from orchestrator.flows.usage import UsageFlow
 from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
+from orchestrator.parts.drafts import ChangeDrafts
 from orchestrator.parts.generation import Generations
 from orchestrator.parts.network import NetworkPart
 from orchestrator.parts.policy import PolicyPart
@@ -35,10 +41,9 @@ from orchestrator.parts.route import RoutePart
 from orchestrator.parts.sandbox import AppCommand, SandboxPart
 from orchestrator.parts.tenancy import Tenancy
 from orchestrator.parts.workspace import WorkspacePart
-from orchestrator.store import changes, tenants
+from orchestrator.store import changes, commands, publishes, tenants
 from orchestrator.wiring import secrets, servers
-from orchestrator.wiring.changes import change_services
-from orchestrator.wiring.drafts import NoDrafts
+from orchestrator.wiring.changes import ChangeServices, change_services
 from orchestrator.wiring.drivers import SECCOMP_PROFILE, WEB_PORT, Drivers, make_drivers
 from orchestrator.wiring.gate import make_gate, make_policies
 from orchestrator.wiring.installation import Installation
@@ -46,6 +51,8 @@ from orchestrator.wiring.probing import make_probe
 from orchestrator.wiring.services import Services
 from orchestrator.wiring.visitor import Visitor
 
+RECONCILER = system("reconcile")
+COMMANDS_NAMED = 50
 DEMO_APP = AppCommand(("/usr/bin/python3", "-m", "uvicorn", "backoffice.main:app", "--fd", "3"))
 
 
@@ -57,13 +64,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
     policies = make_policies(drivers, store)
     tenancy = _tenancy(drivers, store, policies)
     gate = make_gate(drivers, store, tenancy, policies)
-    visitor = Visitor(
-        address=settings.networks.edge_proxy,
-        port=WEB_PORT,
-        domain=settings.proxy.domain,
-        key=secrets.key(settings.places.secrets, "visit.key"),
-        timeout_s=settings.tenants.launch_timeout,
-    )
+    visitor = _visitor(settings)
     launch = LaunchFlow(
         store=store,
         audit=drivers.audit,
@@ -75,27 +76,9 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         answers=visitor.visit,
     )
     tenant_flow = TenantFlow(store, drivers.audit, tenancy, visitor.visit)
-    limits = _database_limits(settings)
-    recovery = RefreshRecovery(
-        store=store,
-        generations=tenancy.generations,
-        pools=tenancy.pools,
-        drafts=NoDrafts(),
-        reload=lambda tenant_id: tenants.get(store, tenant_id),
-        limits=limits,
-        previous_kept=settings.refresh.previous_kept,
-    )
-    refresh = RefreshFlow(
-        store=store,
-        audit=drivers.audit,
-        generations=tenancy.generations,
-        pools=tenancy.pools,
-        drafts=NoDrafts(),
-        reload=lambda tenant_id: tenants.get(store, tenant_id),
-        limits=limits,
-        previous_kept=settings.refresh.previous_kept,
-    )
-    reconciler = system("reconcile")
+    code = Code(drivers.repository, settings.branch.production)
+    proposing = change_services(drivers, store, tenancy.generations, code)
+    refresh, recovery = _refreshing(drivers, store, tenancy, proposing)
     snapshots = _snapshots(drivers, store, tenancy.generations)
     return Services(
         settings=settings,
@@ -111,8 +94,8 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             tenancy=tenancy,
             installation=lambda: _shared(installation, snapshots),
             recover=recovery.recover,
-            finish_launch=lambda one: launch.finish(one, actor=reconciler),
-            finish_removal=lambda one: tenant_flow.finish_removal(one, actor=reconciler),
+            finish_launch=lambda one: launch.finish(one, actor=RECONCILER),
+            finish_removal=lambda one: tenant_flow.finish_removal(one, actor=RECONCILER),
             at_once=settings.reconcile.at_once,
         ),
         probe=make_probe(drivers, store, tenancy),
@@ -121,28 +104,107 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             audit=drivers.audit,
             generations=tenancy.generations,
             watchdog=PostgresWatchdog(drivers.servers),
-            limits=limits,
+            limits=_database_limits(settings),
+        ),
+        usage=UsageFlow(
+            store=store,
+            engine=drivers.engine,
+            volume=drivers.volume,
+            places=drivers.places,
+            instance=settings.instance,
+            profile=settings.limits.profile,
         ),
         snapshots=snapshots,
         source=lambda: source(settings, drivers),
         refresh=refresh,
-        publish=PublishFlow(
-            store=store,
-            audit=drivers.audit,
-            repository=drivers.repository,
-            workspace=tenancy.workspace,
-            production=settings.branch.production,
-            reach=tenancy.sandbox.reach,
-            command_ids=lambda _: (),
-            file_bytes_max=settings.branch.file_bytes_max,
-        ),
-        code=Code(drivers.repository, settings.branch.production),
-        changes=change_services(
-            drivers, store, tenancy.generations, Code(drivers.repository, settings.branch.production)
-        ),
+        publish=_publish(drivers, store, tenancy),
+        code=code,
+        changes=proposing,
         commands=gate.commands,
         approvals=gate.approvals,
         allowlist=gate.allowlist,
+    )
+
+
+def _visitor(settings: Settings) -> Visitor:
+    return Visitor(
+        address=settings.networks.edge_proxy,
+        port=WEB_PORT,
+        domain=settings.proxy.domain,
+        key=secrets.key(settings.places.secrets, "visit.key"),
+        timeout_s=settings.tenants.launch_timeout,
+    )
+
+
+def _refreshing(
+    drivers: Drivers, store: Engine, tenancy: Tenancy, proposing: ChangeServices
+) -> tuple[RefreshFlow, RefreshRecovery]:
+    """The refresh and what finishes one that was cut off: the same parts, the same drafts."""
+    settings = drivers.settings
+    drafts = ChangeDrafts(
+        store=store,
+        differences=proposing.checks.differences,
+        proposals=proposing.checks.proposals,
+        at=PostgresProduction,
+        as_tenant=lambda tenant: _as_tenant(drivers, tenancy, tenant),
+    )
+    limits, kept = _database_limits(settings), settings.refresh.previous_kept
+    generations, pools = tenancy.generations, tenancy.pools
+
+    def reload(tenant_id: str) -> Tenant:
+        return tenants.get(store, tenant_id)
+
+    return (
+        RefreshFlow(
+            store=store,
+            audit=drivers.audit,
+            generations=generations,
+            pools=pools,
+            drafts=drafts,
+            reload=reload,
+            limits=limits,
+            previous_kept=kept,
+        ),
+        RefreshRecovery(
+            store=store,
+            generations=generations,
+            pools=pools,
+            drafts=drafts,
+            reload=reload,
+            limits=limits,
+            previous_kept=kept,
+        ),
+    )
+
+
+def _as_tenant(drivers: Drivers, tenancy: Tenancy, tenant: Tenant) -> str:
+    """The tenant's live database by way of its pool, with its own password and rights. Never log it."""
+    return make_conninfo(
+        host=str(drivers.places.pool_sockets(tenant.id)),
+        user=TenantNames("", tenant.id, tenant.name).role,
+        dbname=APP_DATABASE,
+        password=tenancy.pools.password(tenant),
+    )
+
+
+def _publish(drivers: Drivers, store: Engine, tenancy: Tenancy) -> PublishFlow:
+    branch = drivers.settings.branch
+
+    def command_ids(tenant: Tenant) -> list[str]:
+        """What the tenant ran since its last publish."""
+        last = next(iter(publishes.history(store, tenant.id, limit=1)), None)
+        recent = commands.listed(store, tenant_ids=[tenant.id], limit=COMMANDS_NAMED)
+        return [one.id for one in recent if last is None or one.created_at > last.started_at]
+
+    return PublishFlow(
+        store=store,
+        audit=drivers.audit,
+        repository=drivers.repository,
+        workspace=tenancy.workspace,
+        production=branch.production,
+        reach=tenancy.sandbox.reach,
+        command_ids=command_ids,
+        file_bytes_max=branch.file_bytes_max,
     )
 
 

@@ -21,6 +21,7 @@ from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow
 from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
+from orchestrator.flows.usage import UsageFlow
 from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
 from orchestrator.wiring.changes import ChangeServices
@@ -41,6 +42,7 @@ class Services:
     reconcile: ReconcileFlow
     probe: ProbeFlow
     watch: WatchFlow
+    usage: UsageFlow
     snapshots: Snapshots
     source: Callable[[], Source]
     refresh: RefreshFlow
