@@ -94,6 +94,8 @@ def _publish(services: Services, context: JobContext) -> Mapping[str, Any]:
 
 def _reconcile(services: Services, context: JobContext) -> Mapping[str, Any]:
     result = services.reconcile.run()
+    for action in services.changes.settle():
+        context.line(action)
     for name, actions in sorted(result.done.items()):
         for action in actions:
             context.line(f"{name}: {action}")

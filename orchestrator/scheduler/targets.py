@@ -30,7 +30,9 @@ def remembered(engine: Engine) -> list[Target]:
     ]
     for tenant in tenants.listed(engine, states=SETTLED):
         found.append(_refresh(tenant, built.get(tenant.id), profiles))
-        found.append(Target("publish", tenant.id, tenant.name, fresh_since=published.get(tenant.id)))
+        # A tenant launched since the last night has nothing to publish before the next one.
+        fresh_since = max(tenant.created_at, published.get(tenant.id, tenant.created_at))
+        found.append(Target("publish", tenant.id, tenant.name, fresh_since=fresh_since))
     return found
 
 

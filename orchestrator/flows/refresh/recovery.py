@@ -47,8 +47,11 @@ class RefreshRecovery:
     def recover(self, tenant: Tenant) -> list[str]:
         """Finish or undo what was interrupted and see to the live database; returns what was done, in words.
 
+        The lock is taken only when something looks wrong, so that looking never makes a tenant busy for others.
         Raises TenantBusy when an operation on the tenant is under way: then nothing is wrong.
         """
+        if self.is_sound(self.reload(tenant.id)):
+            return []
         with tenant_lock(self.store, tenant.id):
             tenant = self.reload(tenant.id)
             if tenant.state in OWNED_ELSEWHERE:
@@ -65,6 +68,32 @@ class RefreshRecovery:
             for action in done:
                 LOG.info("refresh.recovered", tenant=tenant.name, action=action)
             return done
+
+    def is_sound(self, tenant: Tenant) -> bool:
+        """Whether nothing is left over and a running tenant's live database answers through its pool."""
+        if tenant.state in OWNED_ELSEWHERE:
+            return True
+        known = self._known(tenant)
+        if (
+            refreshes.unfinished(self.store, tenant.id)
+            or any(generation.state in LEFTOVERS for generation in known.values())
+            or self.generations.on_disk(tenant.id) - set(known)
+        ):
+            return False
+        live = next((one for one in known.values() if one.state is GenerationState.LIVE), None)
+        if live is None or tenant.state is not TenantState.RUNNING:
+            return True
+        limits = self.limits(tenant)
+        return (
+            self.pools.live_id(tenant.id) == live.id
+            and self.generations.servers.is_ready(self.generations.spec(tenant, live.id, limits))
+            and self.pools.is_serving(tenant, limits)
+            and not any(
+                self.generations.servers.is_ready(self.generations.spec(tenant, one.id, limits))
+                for one in known.values()
+                if one.state is GenerationState.PREVIOUS
+            )
+        )
 
     def _resolve(self, tenant: Tenant, record: Refresh) -> str:
         if recovery(record, self.pools.live_id(tenant.id)) is Recovery.FINISH:

@@ -138,8 +138,12 @@ def test_everything_of_a_tenant_dead_is_started_again(plane: DataPlane, tenant: 
     _check_nothing_is_left(plane, tenant)
 
 
-def test_recovery_leaves_alone_what_is_under_way(plane: DataPlane, tenant: Tenant) -> None:
+def test_recovery_looks_without_making_anybody_wait(plane: DataPlane, tenant: Tenant) -> None:
+    plane.flow().run(tenant, actor=ACTOR)
     with tenant_lock(plane.store, tenant.id):
+        assert plane.recovery().recover(tenant) == [], "all is well: no lock is asked for"
+        plane.pools.stop(tenant)
         with pytest.raises(TenantBusy):
             plane.recovery().recover(tenant)
-    assert plane.recovery().recover(tenant) == []
+    assert plane.recovery().recover(tenant) == ["let clients through the pool again"]
+    _check_nothing_is_left(plane, tenant)
