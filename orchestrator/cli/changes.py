@@ -278,6 +278,16 @@ def export(change_id: Id, file: Annotated[Path, typer.Argument(help="where to wr
     say(f"  wrote {file}")
 
 
+@app.command()
+def credential(form: FormOption = Form.TABLE) -> None:
+    """Check that the promote credential can do what it must, and not much more."""
+    with session.opened() as services:
+        found = services.changes.credential.run()
+    show_rows(found, ("code", "table", "fatal", "message", "next_step"), form, empty="the credential has what it needs")
+    if any(one.fatal for one in found):
+        raise typer.Exit(1)
+
+
 def _tenant(services: Services, change_id: str) -> Tenant:
     from orchestrator.store import changes, tenants
 

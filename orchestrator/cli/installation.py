@@ -134,9 +134,11 @@ def doctor(form: FormOption = Form.TABLE) -> None:
     """Repeat every check of set-up and look at what runs; each problem with its cause and cure."""
     from orchestrator.setup.options import SetupOptions
     from orchestrator.setup.plan import facts
+    from orchestrator.wiring.changes import credential_results
 
     settings = session.settings()
     results = facts(SetupOptions(Places(settings.var), disk_bytes=settings.disk, images=settings.images.image_set()))
+    results += credential_results(settings)
     if form is Form.JSON:
         write_json(results)
     else:

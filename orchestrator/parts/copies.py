@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 from orchestrator.core.names import new_id
 from orchestrator.core.places import Places
@@ -33,13 +36,15 @@ class Copies:
         self.generations.check_snapshot(snapshot)
         copy_id = new_id("r")
         spec = self._spec(copy_id, snapshot.image)
-        try:
-            source = self.places.snapshot(snapshot.id) / "data"
-            self.volume.clone_tree(source, spec.data, uid=spec.uid, gid=spec.uid)
-            self.servers.start(spec)
-            yield self.servers.dsn(spec.sockets, database=APP_DATABASE)
-        finally:
-            self._remove(copy_id)
+        with self._lock(copy_id) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held while it is in use: what is not held was left behind
+            try:
+                source = self.places.snapshot(snapshot.id) / "data"
+                self.volume.clone_tree(source, spec.data, uid=spec.uid, gid=spec.uid)
+                self.servers.start(spec)
+                yield self.servers.dsn(spec.sockets, database=APP_DATABASE)
+            finally:
+                self._remove(copy_id)
 
     def _spec(self, copy_id: str, image: str) -> ServerSpec:
         base = self.generations.base_spec(copy_id, image=image)
@@ -65,11 +70,27 @@ class Copies:
             if spec.sockets.is_dir():
                 spec.sockets.rmdir()
             self.volume.remove_tree(spec.data)
+            (self._locks() / f"{copy_id}.lock").unlink(missing_ok=True)
 
     def sweep(self) -> list[str]:
-        """Remove what a process that died left behind; call it when no rehearsal can be running."""
-        folder = self.places.generation(OWNER, "x").parent
-        found = sorted({entry.name.removesuffix(".partial") for entry in folder.iterdir()}) if folder.is_dir() else []
-        for copy_id in found:
-            self._remove(copy_id)
-        return found
+        """Remove what a process that died left behind; copies in use are left alone."""
+        removed = []
+        for path in sorted(self._locks().glob("*.lock")) if self._locks().is_dir() else ():
+            copy_id = path.name.removesuffix(".lock")
+            with self._lock(copy_id) as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                self._remove(copy_id)
+                removed.append(copy_id)
+        return removed
+
+    def _locks(self) -> Path:
+        return self.places.var / "run" / OWNER
+
+    @contextmanager
+    def _lock(self, copy_id: str) -> Iterator[IO[bytes]]:
+        self._locks().mkdir(parents=True, exist_ok=True)
+        with (self._locks() / f"{copy_id}.lock").open("ab") as lock:
+            yield lock

@@ -17,7 +17,7 @@ from orchestrator.core.promotion.rules import PromotionRules, parse_rules
 from orchestrator.demo import hotels
 from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.diff.differ import PostgresDiffer
-from orchestrator.errors import InvalidInput
+from orchestrator.errors import InvalidInput, OrchestratorError
 from orchestrator.flows.change import ChangeFlow
 from orchestrator.flows.promote import PromoteFlow
 from orchestrator.flows.rehearse import RehearseFlow
@@ -29,8 +29,9 @@ from orchestrator.parts.differences import Differences
 from orchestrator.parts.generation import Generations
 from orchestrator.parts.promoting import Promoting
 from orchestrator.parts.proposal import Proposals
+from orchestrator.setup.steps import CheckResult
 from orchestrator.wiring import secrets, servers
-from orchestrator.wiring.drivers import Drivers
+from orchestrator.wiring.drivers import Drivers, make_drivers
 
 
 class ProductionNotConfigured(InvalidInput):
@@ -50,6 +51,17 @@ class ChangeServices:
     rehearse: RehearseFlow
     checks: Checks
     credential: CredentialCheck
+    copies: Copies
+
+    def settle(self) -> list[str]:
+        """What a process that died left open is found out, what waited too long lapses; says what was done.
+
+        Safe at any time, in any process.
+        """
+        done = [f"promotion {name}: {state.value}" for name, state in self.promote.recover().items()]
+        done += [f"revert {name}: {state.value}" for name, state in self.revert.recover().items()]
+        done += [f"change {change.id}: {change.reason}" for change in self.review.expire()]
+        return done + [f"removed the left-over rehearsal {name}" for name in self.copies.sweep()]
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,29 @@ class CredentialCheck:
     def run(self) -> list[CredentialFinding]:
         """Raises ProductionUnreachable, ProductionNotConfigured."""
         return writer(self.settings, self.drivers).check_credential(rules(self.settings).promotable)
+
+
+def credential_results(settings: Settings) -> list[CheckResult]:
+    """The promote credential's findings as `doctor` shows them; one line when there is nothing to say.
+
+    A production nobody has configured, or a demo that does not run, is no fault.
+    """
+    name = "promote credential"
+    try:
+        drivers = make_drivers(settings)
+        try:
+            found = CredentialCheck(settings, drivers).run()
+        finally:
+            drivers.engine.connection.close()
+    except ProductionNotConfigured:
+        return [CheckResult(name, True, note="not configured: nothing can be promoted")]
+    except OrchestratorError as error:
+        if settings.production.is_demo and not settings.production.primary.dsn:
+            return [CheckResult(name, True, note="not checked: the demo's production does not run")]
+        return [CheckResult(name, False, error.message, error.next_step)]
+    faults = [CheckResult(name, False, one.message, one.next_step) for one in found if one.fatal]
+    remarks = [CheckResult(name, True, note=f"{one.message} {one.next_step}".strip()) for one in found if not one.fatal]
+    return [*faults, *remarks] or [CheckResult(name, True)]
 
 
 def change_services(drivers: Drivers, store: Engine, generations: Generations, code: CodeSide | None) -> ChangeServices:
@@ -77,11 +112,12 @@ def change_services(drivers: Drivers, store: Engine, generations: Generations, c
     )
     limits = WriteLimits(lock_timeout_s=section.lock_timeout, statement_timeout_s=section.statement_timeout)
     proposals = Proposals(lambda: rules(settings), limits=limits)
+    copies = Copies(drivers.servers, drivers.volume, drivers.places, generations, settings.instance)
     checks = Checks(
         differences=differences,
         proposals=proposals,
         reader=(lambda: reader(settings, drivers)) if settings.production.mirror.dump is None else None,
-        copies=Copies(drivers.servers, drivers.volume, drivers.places, generations, settings.instance),
+        copies=copies,
         at=PostgresProduction,
         code=code,
     )
@@ -94,6 +130,7 @@ def change_services(drivers: Drivers, store: Engine, generations: Generations, c
         rehearse=RehearseFlow(store, drivers.audit, checks, lambda: writer(settings, drivers)),
         checks=checks,
         credential=CredentialCheck(settings, drivers),
+        copies=copies,
     )
 
 
