@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from orchestrator.web import fleet
+from orchestrator.web import fleet, launch, tenant
 
 # One line per noun.
-ROUTERS: Sequence[APIRouter] = (fleet.router,)
+ROUTERS: Sequence[APIRouter] = (
+    fleet.router,
+    tenant.router,
+    launch.router,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
@@ -80,7 +80,7 @@ def usage(
     found = visit.services.usage.of(tenant)
     now, spent_s = datetime.now(UTC).timestamp(), _cpu_seconds(found.sandbox, found.database)
     limit = found.profile.sandbox.cpus + found.profile.database.cpus
-    values = {
+    values: dict[str, Any] = {
         "tenant": tenant,
         "usage": found,
         "load": Load(_rate(now - at, spent_s - cpu) if at else None, limit),

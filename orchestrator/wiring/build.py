@@ -23,6 +23,7 @@ from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.drivers.postgres.workshop import PostgresWorkshop
 from orchestrator.flows.access import Access, AccessRules
+from orchestrator.flows.containers import ContainersFlow
 from orchestrator.flows.launch import Host, LaunchFlow
 from orchestrator.flows.publish import PublishFlow
 from orchestrator.flows.reconcile import ReconcileFlow
@@ -106,6 +107,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             watchdog=PostgresWatchdog(drivers.servers),
             limits=_database_limits(settings),
         ),
+        containers=ContainersFlow(drivers.engine),
         usage=UsageFlow(
             store=store,
             engine=drivers.engine,

@@ -14,6 +14,7 @@ from orchestrator.flows.access import Access
 from orchestrator.flows.allowlist import AllowlistFlow
 from orchestrator.flows.approval import ApprovalFlow
 from orchestrator.flows.command import CommandFlow
+from orchestrator.flows.containers import ContainersFlow
 from orchestrator.flows.launch import LaunchFlow
 from orchestrator.flows.probe import ProbeFlow
 from orchestrator.flows.publish import PublishFlow
@@ -43,6 +44,7 @@ class Services:
     probe: ProbeFlow
     watch: WatchFlow
     usage: UsageFlow
+    containers: ContainersFlow
     snapshots: Snapshots
     source: Callable[[], Source]
     refresh: RefreshFlow
