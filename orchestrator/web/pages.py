@@ -17,8 +17,9 @@ from orchestrator.api.deps import get_principal
 from orchestrator.api.problems import Problem
 from orchestrator.core.access import Role
 from orchestrator.errors import OrchestratorError
-from orchestrator.web import account
+from orchestrator.web import account, admin, changes, decisions, job, proposal, reviews, workspace
 from orchestrator.web.rendering import STATIC, Renderer
+from orchestrator.web.rows import Changesets
 from orchestrator.web.visit import Visit, came_from, nobody, reading
 from orchestrator.wiring.services import Services
 
@@ -27,6 +28,13 @@ home = APIRouter(include_in_schema=False)
 ROUTERS: Sequence[APIRouter] = (
     home,
     account.router,
+    workspace.router,
+    job.router,
+    changes.router,
+    proposal.router,
+    decisions.router,
+    reviews.router,
+    *admin.ROUTERS,
 )
 
 
@@ -47,6 +55,7 @@ def create_console(services: Services) -> FastAPI:
 def mount(app: FastAPI, services: Services) -> None:
     """Add every page."""
     app.state.renderer = Renderer(services.settings)
+    app.state.changesets = Changesets()
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticPages(directory=STATIC), name="static")

@@ -82,7 +82,7 @@ class Visit:
     def piece(self, template: str, **values: Any) -> HTMLResponse:
         """A fragment for a page that is open already."""
         return HTMLResponse(
-            self.renderer.text(template, {"csrf_token": self.who.csrf, "who": self.who, **values}),
+            self.renderer.text(template, {"csrf_token": self.who.csrf, "who": self.who, "scopes": Scope, **values}),
             headers={"Cache-Control": "no-store"},
         )
 

@@ -93,7 +93,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             store=store,
             engine=drivers.engine,
             tenancy=tenancy,
-            installation=lambda: _shared(installation, snapshots),
+            installation=lambda: _shared(installation, snapshots, gate.commands),
             recover=recovery.recover,
             finish_launch=lambda one: launch.finish(one, actor=RECONCILER),
             finish_removal=lambda one: tenant_flow.finish_removal(one, actor=RECONCILER),
@@ -212,7 +212,8 @@ def _publish(drivers: Drivers, store: Engine, tenancy: Tenancy) -> PublishFlow:
 
 def _shared(installation: Installation, snapshots: Snapshots) -> list[str]:
     """What belongs to no tenant: the shared containers, and what an interrupted snapshot left."""
-    return [*installation.ensure(), *(f"cleared the snapshot {one}" for one in snapshots.recover())]
+    cleared = [f"cleared the snapshot {one}" for one in snapshots.recover()]
+    return [*installation.ensure(), *cleared, *commands.settle()]
 
 
 def _access_rules(settings: Settings) -> AccessRules:

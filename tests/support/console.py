@@ -72,13 +72,13 @@ class Console:
     audit: FileAuditLog
     clients: list[TestClient] = field(default_factory=list)
 
-    def tenant(self, name: str, state: TenantState = TenantState.RUNNING) -> Tenant:
+    def tenant(self, name: str, state: TenantState = TenantState.RUNNING, scope: str | None = None) -> Tenant:
         made = tenants.add(
             self.store,
             name,
             profile="office",
             image="",
-            scope=None,
+            scope=scope,
             snapshot_profile="full",
             refresh_policy=RefreshPolicy.SAVE,
             pool_mode=PoolMode.TRANSACTION,

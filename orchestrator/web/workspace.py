@@ -1,0 +1,168 @@
+"""My workspace: is it there, how old is the data, what is used, what waits for me."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+
+from orchestrator.core.access import Scope
+from orchestrator.core.approvals import ApprovalState
+from orchestrator.core.changes import Change, ChangeState
+from orchestrator.core.jobs import Job, JobState, actor_arguments
+from orchestrator.core.names import TenantNames
+from orchestrator.core.tenants import Tenant
+from orchestrator.flows.refresh.outlook import outlook
+from orchestrator.store import approvals, changes, jobs, publishes
+from orchestrator.web.visit import Visit, acting, reading
+from orchestrator.wiring.schedule import load
+
+router = APIRouter(prefix="/workspaces/{name}", include_in_schema=False)
+Reader = Annotated[Visit, reading(Scope.TENANTS_READ)]
+Refresher = Annotated[Visit, acting(Scope.REFRESH_RUN)]
+Operator = Annotated[Visit, acting(Scope.TENANTS_OPERATE)]
+WAITING = (ChangeState.DRAFT, ChangeState.CONFLICTED, ChangeState.SUBMITTED, ChangeState.APPROVED)
+OPEN_JOBS = (JobState.RUNNING, JobState.QUEUED)
+
+
+@router.get("")
+def show(name: str, visit: Reader) -> Response:
+    """Everything about one workspace at a glance."""
+    tenant = visit.tenant(name)
+    services = visit.services
+    schedule = load(services.settings)
+    with services.store.connect() as connection:
+        waiting = changes.listed(connection, tenant_id=tenant.id, states=WAITING, limit=20)
+    return visit.show(
+        "workspace/show.html",
+        tenant=tenant,
+        address=services.settings.proxy.address(hostname(visit, tenant)),
+        host=hostname(visit, tenant),
+        outlook=outlook(services.store, schedule, [tenant])[0],
+        postpone_max=schedule.postpone_max,
+        mine=[one for one in waiting if one.state in (ChangeState.DRAFT, ChangeState.CONFLICTED)],
+        theirs=[one for one in waiting if one.state in (ChangeState.SUBMITTED, ChangeState.APPROVED)],
+        asked=approvals.listed(
+            services.store, state=ApprovalState.PENDING, tenant_ids=frozenset({tenant.id}), limit=20
+        ),
+        jobs=open_jobs(visit, tenant),
+        published=next(iter(publishes.history(services.store, tenant.id, limit=1)), None),
+        profile=services.settings.limits.profile(tenant.profile),
+    )
+
+
+def hostname(visit: Visit, tenant: Tenant) -> str:
+    names = TenantNames(visit.services.settings.instance, tenant.id, tenant.name)
+    return names.hostname(visit.services.settings.proxy.domain)
+
+
+def open_jobs(visit: Visit, tenant: Tenant) -> list[Job]:
+    """What is being done or waits for its turn."""
+    found: list[Job] = []
+    for state in OPEN_JOBS:
+        found += jobs.find(visit.services.store, tenant_id=tenant.id, state=state, limit=5)
+    return found
+
+
+@router.get("/usage")
+def usage(name: str, visit: Reader) -> Response:
+    """What is used beside what may be used: asks the engine, so the page fetches it by itself."""
+    tenant = visit.tenant(name)
+    values: dict[str, Any] = {"tenant": tenant, "usage": visit.services.usage.of(tenant)}
+    if visit.is_fragment:
+        return visit.piece("workspace/usage_bars.html", **values)
+    return visit.show("workspace/usage.html", **values)
+
+
+@router.get("/refresh")
+def confirm_refresh(name: str, visit: Annotated[Visit, reading(Scope.REFRESH_RUN)]) -> Response:
+    """What a refresh does, and what happens to work that is not proposed yet."""
+    tenant = visit.tenant(name)
+    with visit.services.store.connect() as connection:
+        drafts: list[Change] = changes.listed(connection, tenant_id=tenant.id, states=[ChangeState.DRAFT], limit=5)
+    found = outlook(visit.services.store, load(visit.services.settings), [tenant])[0]
+    return visit.show("workspace/refresh.html", tenant=tenant, outlook=found, drafts=drafts)
+
+
+@router.post("/refresh")
+def refresh(name: str, visit: Refresher) -> Response:
+    """Ask for fresh data now; the job tells how it goes."""
+    tenant = visit.tenant(name)
+    job = _ask(visit, tenant, undo=False)
+    return visit.go(f"/jobs/{job.id}", "Asked for. Your data is replaced as soon as the new copy is ready.")
+
+
+@router.post("/refresh/undo")
+def undo(name: str, visit: Refresher) -> Response:
+    """Back to the database before the last refresh."""
+    job = _ask(visit, visit.tenant(name), undo=True)
+    return visit.go(f"/jobs/{job.id}", "Asked for. The database you had before comes back in a moment.")
+
+
+def _ask(visit: Visit, tenant: Tenant, *, undo: bool) -> Job:
+    arguments: dict[str, object] = {"actor": actor_arguments(visit.who.actor)}
+    if undo:
+        arguments["undo"] = True
+    return jobs.ask(
+        visit.services.store,
+        "refresh",
+        requested_by=visit.who.name,
+        tenant_id=tenant.id,
+        arguments=arguments,
+        reason=visit.text("reason", length_max=500) or "on demand",
+        priority=50,
+    )
+
+
+@router.post("/postpone")
+def postpone(name: str, visit: Refresher) -> Response:
+    """Leave the next scheduled refresh out, once."""
+    tenant = visit.tenant(name)
+    visit.services.refresh.postpone(
+        tenant,
+        actor=visit.who.actor,
+        reason=visit.text("reason", length_max=500),
+        in_a_row_max=load(visit.services.settings).postpone_max,
+    )
+    return visit.go(f"/workspaces/{name}", "The next refresh is left out. The one after it comes as planned.")
+
+
+@router.post("/keep-date")
+def keep_date(name: str, visit: Refresher) -> Response:
+    """Take a postponement back."""
+    visit.services.refresh.keep_date(visit.tenant(name), actor=visit.who.actor)
+    return visit.go(f"/workspaces/{name}", "The next refresh happens as planned.")
+
+
+@router.post("/publish")
+def publish(name: str, visit: Annotated[Visit, acting(Scope.BRANCHES_PUBLISH)]) -> Response:
+    """Save the files to git now instead of tonight."""
+    done = visit.services.publish.run(visit.tenant(name), actor=visit.who.actor)
+    said = {
+        "published": "Your files are saved to your branch in git.",
+        "unchanged": "Nothing had changed since the last save.",
+        "pending": "Your files are saved here; the company's git server could not be reached and is tried again.",
+    }
+    return visit.go(f"/workspaces/{name}", said.get(done.state.value, f"The save is {done.state.value}."))
+
+
+@router.post("/update")
+def update(name: str, visit: Annotated[Visit, acting(Scope.BRANCHES_MERGE)]) -> Response:
+    """Bring production's newest code into this workspace."""
+    visit.services.publish.bring_up_to_date(visit.tenant(name), actor=visit.who.actor)
+    return visit.go(f"/workspaces/{name}/files", "Your files now hold production's newest code too.")
+
+
+@router.post("/stop")
+def stop(name: str, visit: Operator) -> Response:
+    """Pause the app and its database; nothing is lost."""
+    tenant = visit.tenant(name)
+    visit.services.tenants.stop(tenant.name, actor=visit.who.actor)
+    return visit.go(f"/workspaces/{name}", "It is stopped. Files and data are kept; start it when you need it.")
+
+
+@router.post("/start")
+def start(name: str, visit: Operator) -> Response:
+    tenant = visit.tenant(name)
+    visit.services.tenants.start(tenant.name, actor=visit.who.actor)
+    return visit.go(f"/workspaces/{name}", "It runs again.")
