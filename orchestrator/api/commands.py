@@ -209,6 +209,15 @@ def cancel(command_id: CommandId, services: ServicesDep, who: Runner) -> Command
     return CommandView.of(services.commands.cancel(tenant, command.id, actor=who.actor))
 
 
+@router.post("/commands/{command_id}/apply")
+def apply(command_id: CommandId, request: Request, services: ServicesDep, who: Runner) -> CommandView:
+    """Bring what a disposable command changed into the workspace, once."""
+    command = _command(services, who, command_id)
+    tenant = tenants.get(services.store, command.tenant_id)
+    applied = services.commands.apply(tenant, command.id, actor=who.actor, request_id=reference_of(request))
+    return CommandView.of(applied)
+
+
 @router.get("/commands/{command_id}/events", response_class=StreamingResponse)
 def events(
     command_id: CommandId,

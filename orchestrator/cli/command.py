@@ -108,6 +108,16 @@ def cancel(command_id: CommandId, form: FormOption = Form.TABLE) -> None:
         show_one(_row(services.commands.cancel(tenant, command_id, actor=session.principal().actor)), form)
 
 
+@app.command()
+def apply(command_id: CommandId, form: FormOption = Form.TABLE) -> None:
+    """Bring what a disposable command changed into the workspace, once."""
+    with session.opened() as services:
+        command = commands.get(services.store, command_id)
+        tenant = tenants.get(services.store, command.tenant_id)
+        applied = services.commands.apply(tenant, command_id, actor=session.principal().actor)
+        show_one(_row(applied), form, columns=("id", "tenant", "changed_paths", "applied_at"))
+
+
 @app.command("query", epilog='Example: orchestrator command query north "select count(*) from rooms"')
 def query(
     name: Name,

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
@@ -15,13 +14,23 @@ from orchestrator.core.actors import Actor, system
 from orchestrator.core.allowlist.explain import Explanation
 from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.audit import Phase, Result
-from orchestrator.core.commands import Command, CommandNotRunning, CommandState, Outcome, OutputChunk
+from orchestrator.core.commands import (
+    Command,
+    CommandNotRunning,
+    CommandState,
+    NothingToApply,
+    Outcome,
+    OutputChunk,
+    Place,
+)
 from orchestrator.core.ports.audit import AuditLog
 from orchestrator.core.ports.queries import QueryResult
 from orchestrator.core.ports.sandboxd import CommandUnknown
 from orchestrator.core.tenants import Tenant
 from orchestrator.errors import OrchestratorError, OutsideFailure
+from orchestrator.parts.applying import ChangeApplier
 from orchestrator.parts.broker import Broker, Output
+from orchestrator.parts.disposable import DisposableRunner
 from orchestrator.parts.gatekeeping import Begun, Gatekeeper, command_event
 from orchestrator.parts.query import QueryArguments, argv_of
 from orchestrator.parts.running import Publish, QueryRunner, Ran, Task
@@ -45,6 +54,7 @@ class CommandFlow:
     store: Engine
     audit: AuditLog
     gatekeeper: Gatekeeper
+    applier: ChangeApplier | None = None
     output_kept_bytes: int = 262_144
     broker: Broker = field(default_factory=Broker)
 
@@ -103,6 +113,45 @@ class CommandFlow:
             next_step="Look at it again in a moment; it ends at its time limit at the latest.",
         )
 
+    def apply(self, tenant: Tenant, command_id: str, *, actor: Actor, request_id: str = "") -> Command:
+        """Bring what a disposable command changed into the workspace, once, if nothing there has moved.
+
+        Raises NothingToApply and WorkspaceMoved; then nothing is applied.
+        """
+        command = commands.get(self.store, command_id)
+        changes = commands.changes(self.store, command_id)
+        if self.applier is None or command.place is not Place.DISPOSABLE or not changes or command.applied_at:
+            raise NothingToApply("There is nothing to apply: it changed no file, or was applied already.")
+        if not command.changed_complete:
+            raise NothingToApply(
+                "The command changed more than can be kept, so a part alone is not applied.",
+                next_step="Run it in the sandbox itself, or on fewer and smaller files.",
+            )
+        self.applier.check(tenant, changes)
+        event = replace(command_event(command, "command.apply", actor=actor), request_id=request_id)
+        self.audit.append(replace(event, phase=Phase.BEFORE, changed_paths=command.changed_paths))
+        result = Result.FAILED
+        try:
+            with self.store.begin() as connection:
+                if not commands.mark_applied(connection, command_id):
+                    raise NothingToApply("It was applied already.")
+                self.applier.apply(tenant, changes)
+            result = Result.OK
+        finally:
+            self.audit.append(replace(event, phase=Phase.AFTER, result=result, changed_paths=command.changed_paths))
+        return commands.get(self.store, command_id)
+
+    def settle(self) -> list[str]:
+        """What a dead process left: commands still called running, disposable places. Says what it did."""
+        closed = self.close_interrupted()
+        done = [f"closed {closed} interrupted commands"] if closed else []
+        disposable = self.gatekeeper.runners.get("disposable")
+        if isinstance(disposable, DisposableRunner):
+            with self.store.connect() as connection:
+                running = commands.running_ids(connection)
+            done += [f"removed what the disposable command {one} left" for one in disposable.sweep(running)]
+        return done
+
     def follow(self, command_id: str, *, after: int = -1) -> Iterator[OutputChunk | None]:
         """Its output as it comes, wherever it runs, until it has ended; None now and then when nothing comes."""
         live = self.broker.follow(command_id, after=after, idle_s=FOLLOW_IDLE_S)
@@ -119,10 +168,9 @@ class CommandFlow:
             yield None
             time.sleep(FOLLOW_POLL_S)
 
-    def close_interrupted(self, *, older_than_s: float = 4_000.0) -> int:
-        """Close commands that a dead process of the control plane left behind; no command may run that long."""
-        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
-        left = commands.interrupt(self.store, started_before=limit, keep=self.broker.running())
+    def close_interrupted(self, *, grace_s: float = 60.0) -> int:
+        """Close commands whose time was over long ago: the process of the control plane that ran them died."""
+        left = commands.interrupt(self.store, grace_s=grace_s, keep=self.broker.running())
         for command in left:
             self.audit.append(
                 replace(command_event(command, "command.run", actor=system("reconcile")), result=Result.INTERRUPTED)

@@ -85,6 +85,7 @@ class Gatekeeper:
             policy_version=policy.version.number,
             state=CommandState.RUNNING,
             approval_id=approval_id,
+            timeout_s=ready.timeout_s,
             at_once=min(gate.limits.at_once, profile.commands.at_once),
         )
         if command is None:

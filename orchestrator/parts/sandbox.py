@@ -108,7 +108,7 @@ class SandboxPart:
         """
         sandboxd = self.connect(tenant)
         status = sandboxd.wait(timeout_s=self.patience_s)
-        self._check_gate(tenant, status)
+        self.check_gate(tenant, status)
         policy = self.policy(tenant)
         if status.policy_digest != policy.digest:
             report = sandboxd.set_policy(policy)
@@ -154,7 +154,7 @@ class SandboxPart:
         self.engine.start(spec)
         try:
             sandboxd = self._connect(tenant, None)
-            self._check_gate(tenant, sandboxd.wait(timeout_s=self.patience_s))
+            self.check_gate(tenant, sandboxd.wait(timeout_s=self.patience_s))
             sandboxd.set_policy(self.policy(tenant))
             yield sandboxd
         finally:
@@ -179,7 +179,8 @@ class SandboxPart:
         sockets = self.places.sandboxd_sockets(tenant.id)
         return sockets if network else sockets.with_name(f"{sockets.name}a")
 
-    def _check_gate(self, tenant: Tenant, status: SandboxdStatus) -> None:
+    def check_gate(self, tenant: Tenant, status: SandboxdStatus) -> None:
+        """Raises KernelGateBroken when nothing but our decision would hold and that is not enough here."""
         holds = status.kernel_gate is KernelGate.ENFORCED
         if holds or (not self.require_kernel_gate and status.kernel_gate is KernelGate.GATE_ONLY):
             return

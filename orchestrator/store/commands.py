@@ -47,6 +47,7 @@ def add(
     policy_version: int,
     state: CommandState,
     approval_id: str | None = None,
+    timeout_s: float | None = None,
     at_once: int | None = None,
 ) -> Command | None:
     """Remember a command before anything of it runs; None when `at_once` of the tenant's run already."""
@@ -69,6 +70,7 @@ def add(
         "reason": _storable(reason),
         "policy_version": policy_version,
         "approval_id": approval_id,
+        "timeout_s": timeout_s,
         "state": state.value,
     }
     with store.begin() as connection:
@@ -158,6 +160,12 @@ def count_running(connection: Connection, tenant_id: str) -> int:
     return int(connection.scalar(query) or 0)
 
 
+def running_ids(connection: Connection) -> frozenset[str]:
+    """The commands called running, of every tenant and process."""
+    query = select(COMMANDS.c.id).where(COMMANDS.c.state == CommandState.RUNNING.value)
+    return frozenset(connection.scalars(query))
+
+
 def add_output(store: Engine, command_id: str, chunks: Sequence[OutputChunk]) -> None:
     """Keep what it printed; the caller bounds it."""
     if not chunks:
@@ -222,15 +230,12 @@ def mark_applied(connection: Connection, command_id: str) -> bool:
     return done.rowcount == 1
 
 
-def interrupt(store: Engine, *, started_before: datetime, keep: Collection[str] = ()) -> list[Command]:
-    """Close commands still called running although nobody can be watching them any more."""
+def interrupt(store: Engine, *, grace_s: float, keep: Collection[str] = ()) -> list[Command]:
+    """Close commands still called running although their time was over `grace_s` ago; `keep` are watched here."""
+    over = COMMANDS.c.created_at + func.make_interval(0, 0, 0, 0, 0, 0, COMMANDS.c.timeout_s + grace_s) < NOW
     statement = (
         update(COMMANDS)
-        .where(
-            COMMANDS.c.state == CommandState.RUNNING.value,
-            COMMANDS.c.created_at < started_before,
-            COMMANDS.c.id.not_in(list(keep)),
-        )
+        .where(COMMANDS.c.state == CommandState.RUNNING.value, over, COMMANDS.c.id.not_in(list(keep)))
         .values(state=CommandState.INTERRUPTED.value, finished_at=NOW, error="The control plane ended meanwhile.")
         .returning(*_COLUMNS)
     )

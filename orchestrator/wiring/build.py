@@ -23,6 +23,7 @@ from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.drivers.postgres.workshop import PostgresWorkshop
 from orchestrator.flows.access import Access, AccessRules
+from orchestrator.flows.command import CommandFlow
 from orchestrator.flows.containers import ContainersFlow
 from orchestrator.flows.launch import Host, LaunchFlow
 from orchestrator.flows.publish import PublishFlow
@@ -210,8 +211,8 @@ def _publish(drivers: Drivers, store: Engine, tenancy: Tenancy) -> PublishFlow:
     )
 
 
-def _shared(installation: Installation, snapshots: Snapshots) -> list[str]:
-    """What belongs to no tenant: the shared containers, and what an interrupted snapshot left."""
+def _shared(installation: Installation, snapshots: Snapshots, commands: CommandFlow) -> list[str]:
+    """What belongs to no tenant: the shared containers, what interrupted snapshots and commands left."""
     cleared = [f"cleared the snapshot {one}" for one in snapshots.recover()]
     return [*installation.ensure(), *cleared, *commands.settle()]
 

@@ -12,9 +12,12 @@ from orchestrator.core.tenants import Tenant
 from orchestrator.drivers.policy.file import DiskPolicyFile
 from orchestrator.drivers.query.queries import PostgresQueries
 from orchestrator.drivers.workspace.links import HostLinks
+from orchestrator.drivers.workspace.trees import CopiedTrees
 from orchestrator.flows.allowlist import AllowlistFlow
 from orchestrator.flows.approval import ApprovalFlow
 from orchestrator.flows.command import CommandFlow
+from orchestrator.parts.applying import ChangeApplier
+from orchestrator.parts.disposable import DisposableRunner
 from orchestrator.parts.gatekeeping import Gatekeeper
 from orchestrator.parts.policy import PolicyPart
 from orchestrator.parts.query import QueryPart
@@ -59,7 +62,18 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         store=store,
         audit=drivers.audit,
         policies=policies,
-        runners={"sandbox": SandboxRunner(tenancy.sandbox.connect), "query": QueryRunner(queries)},
+        runners={
+            "sandbox": SandboxRunner(tenancy.sandbox.connect),
+            "query": QueryRunner(queries),
+            "disposable": DisposableRunner(
+                sandbox=tenancy.sandbox,
+                engine=drivers.engine,
+                volume=drivers.volume,
+                workspaces=CopiedTrees(),
+                places=places,
+                profile=settings.limits.profile,
+            ),
+        },
         links=links,
         profile=settings.limits.profile,
         sandbox_policy=policies.sandbox_policy,
@@ -67,7 +81,13 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         approval_lifetime_s=settings.commands.approval_lifetime,
     )
     return GateFlows(
-        commands=CommandFlow(store, drivers.audit, gatekeeper, settings.commands.output_kept),
+        commands=CommandFlow(
+            store=store,
+            audit=drivers.audit,
+            gatekeeper=gatekeeper,
+            applier=ChangeApplier(drivers.files, places),
+            output_kept_bytes=settings.commands.output_kept,
+        ),
         approvals=ApprovalFlow(store, drivers.audit, policies, settings.commands.approval_lifetime),
         allowlist=AllowlistFlow(store, policies, lambda tenant_id: tenants.get(store, tenant_id)),
     )

@@ -183,10 +183,11 @@ def test_commands_of_a_dead_process_are_closed(gate: Gated) -> None:
     gate.runner.hold = True
     started = gate.commands.start(gate.tenant, asking("ls"), actor=AGENT)
     next(one for one in gate.commands.follow(started.id) if one is not None)
-    assert gate.commands.close_interrupted(older_than_s=-60) == 0  # this process still runs it
+    assert gate.commands.close_interrupted(grace_s=-120) == 0  # this process still runs it
     with gate.store.begin() as connection:
         connection.execute(text("UPDATE commands SET id = 'kdead' WHERE id = :id"), {"id": started.id})
-    assert gate.commands.close_interrupted(older_than_s=-60) == 1
+    assert gate.commands.close_interrupted() == 0  # its time is not over
+    assert gate.commands.close_interrupted(grace_s=-120) == 1
     assert commands.get(gate.store, "kdead").state is CommandState.INTERRUPTED
     with gate.store.begin() as connection:
         connection.execute(text("UPDATE commands SET id = :id WHERE id = 'kdead'"), {"id": started.id})

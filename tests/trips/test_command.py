@@ -1,0 +1,121 @@
+"""Commands on a running installation: allowed, denied and approval-class, from CLI and API, held by the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.actors import Actor, ActorKind
+from orchestrator.core.allowlist.request import CommandRequest
+from orchestrator.core.commands import ApprovalRequired, CommandDenied, CommandState
+from orchestrator.core.ports.audit import AuditQuery, Verdict
+from orchestrator.core.tenants import Tenant
+from orchestrator.parts.query import QueryArguments
+from orchestrator.store import commands
+from tests.support.installation import Running
+
+pytestmark = [pytest.mark.engine, pytest.mark.trip]
+AGENT = Actor(ActorKind.AGENT, "tok_trip", "manager/agent", on_behalf_of="user_manager")
+REVIEWER = Actor(ActorKind.PERSON, "user_reviewer", "reviewer")
+
+
+def run(installation: Running, tenant: Tenant, *argv: str, **more: object) -> tuple[commands.Command, str]:
+    ended = installation.services.commands.run(
+        tenant, CommandRequest.model_validate({"argv": argv, **more}), actor=AGENT
+    )
+    chunks = commands.output(installation.services.store, ended.id)
+    return ended, b"".join(one.data for one in chunks).decode()
+
+
+def workspace(installation: Running, tenant: Tenant) -> Path:
+    return installation.settings.places.workspace(tenant.id)
+
+
+def test_the_gate_from_end_to_end(installation: Running, launched: Callable[..., Tenant]) -> None:
+    tenant = launched()
+    services = installation.services
+
+    # Allowed: the shipped office rules work on the real image, git with its pins included.
+    for argv in (
+        ("ls", "-la", "/workspace"),
+        ("git", "status", "--short"),
+        ("git", "log", "-p", "-1"),
+        ("git", "diff"),
+        ("find", "/workspace", "-name", "*.py"),
+        ("grep", "-rn", "import", "/workspace"),
+        ("sed", "-n", "1,2p", "README.md"),
+        ("true",),
+    ):
+        ended, output = run(installation, tenant, *argv)
+        assert (ended.state, ended.exit_code) == (CommandState.FINISHED, 0), (argv, ended, output)
+    ended, output = run(installation, tenant, "echo", ";", "id", "$(id)")
+    assert output == "; id $(id)\n"
+    ended, output = run(installation, tenant, "cat", "-", stdin="from outside\n")
+    assert output == "from outside\n"
+
+    # From the command line too, with its exit code.
+    assert installation.run("command", "run", tenant.name, "--", "echo", "hello") == "hello\n"
+    assert installation.run("command", "run", tenant.name, "--", "cat", "/etc/passwd", expect=3) == ""
+    explained = installation.json("command", "explain", tenant.name, "--", "git", "diff", "--output=x")
+    assert explained["nearest"] == "git.diff"
+
+    # Approval-class: waits for another person, runs once.
+    (workspace(installation, tenant) / "old.txt").write_text("x")
+    with pytest.raises(ApprovalRequired) as waiting:
+        run(installation, tenant, "rm", "old.txt")
+    services.approvals.approve(str(waiting.value.fields["approval_id"]), actor=REVIEWER)
+    ended, output = run(installation, tenant, "rm", "old.txt")
+    assert (ended.exit_code, output) == (0, "")
+    assert not (workspace(installation, tenant) / "old.txt").exists()
+    with pytest.raises(ApprovalRequired):
+        run(installation, tenant, "rm", "old.txt")
+
+    # A policy edit holds for the next command, and for the kernel: a program no rule names cannot start.
+    text = services.allowlist.in_force().allowlist.text
+    without = text.replace(
+        "  - id: pwd\n    program: pwd\n", f"  - id: pwd\n    program: pwd\n    scope: tenant:{tenant.name}x\n"
+    )
+    assert without != text
+    services.allowlist.save(without, actor=REVIEWER, reason="Trip.", expected=None)
+    try:
+        with pytest.raises(CommandDenied):
+            run(installation, tenant, "pwd")
+        ended, output = run(installation, tenant, "ls")
+        assert ended.state is CommandState.FINISHED
+    finally:
+        services.allowlist.save(text, actor=REVIEWER, reason="Trip over.", expected=None)
+    assert run(installation, tenant, "pwd")[1] == "/workspace\n"
+
+    # Every step stands in an intact audit trail.
+    seen = services.audit.search(AuditQuery(tenant=tenant.name, limit=200))
+    assert {record.text("result") for record in seen} >= {"ok", "denied"}
+    assert any(record.text("approver") == "reviewer" for record in seen)
+    assert services.audit.verify().verdict is Verdict.INTACT
+
+
+def test_a_query_is_the_tenants_own_and_a_dry_run_keeps_nothing(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant = launched()
+    services = installation.services
+
+    def ask(statement: str, *, dry_run: bool = False) -> tuple[tuple[str | None, ...], ...]:
+        _, result = services.commands.query(tenant, QueryArguments(statement, dry_run, "json", 100), actor=AGENT)
+        assert result.error is None, result.error
+        return result.rows
+
+    assert ask("select current_user")[0] == (f"tenant_{tenant.name.replace('-', '_')}",)
+    count = ask("select count(*) from reservations")[0][0]
+    assert int(count or 0) > 0
+    assert ask("create table mine (a int)") == ()
+    assert ask("insert into mine values (1), (2)", dry_run=True) == ()
+    assert ask("select count(*) from mine") == (("0",),)
+    ended, output = run(installation, tenant, "query", "--format", "csv", "select 1 as one, null as none")
+    assert (ended.exit_code, output) == (0, "one,none\n1,\n")
+    ended, output = run(installation, tenant, "query", "select nothing")
+    assert ended.exit_code == 1
+    assert "42703" in output
+    with pytest.raises(CommandDenied):
+        run(installation, tenant, "query", "select 1; drop table mine")
