@@ -279,6 +279,21 @@ def export(change_id: Id, file: Annotated[Path, typer.Argument(help="where to wr
 
 
 @app.command()
+def declare(
+    change_id: Id,
+    reason: ReasonOption,
+    written: Annotated[bool, typer.Option("--written/--not-written", help="what you found in production")],
+    yes: YesOption = False,
+) -> None:
+    """Say how a promote ended whose commit was never answered and that production has forgotten since."""
+    confirm(f"Record that the rows of {change_id} are {'' if written else 'not '}in production?", yes)
+    with session.opened() as services:
+        actor = session.principal().actor
+        services.changes.promote.declare(change_id, actor=actor, is_written=written, reason=reason)
+    say("  recorded")
+
+
+@app.command()
 def credential(form: FormOption = Form.TABLE) -> None:
     """Check that the promote credential can do what it must, and not much more."""
     with session.opened() as services:

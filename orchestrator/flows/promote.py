@@ -31,7 +31,7 @@ from orchestrator.core.promotion.findings import Finding, blocking
 from orchestrator.core.promotion.order import Migration, PromotionOrder
 from orchestrator.core.promotions import Promotion, PromotionKind, PromotionState
 from orchestrator.core.tenants import Tenant
-from orchestrator.errors import Denied
+from orchestrator.errors import Conflict, Denied
 from orchestrator.parts.checking import Checks
 from orchestrator.parts.promoting import Promoting, Work
 from orchestrator.parts.proposal import cells, check_document
@@ -41,6 +41,10 @@ from orchestrator.store import promotions
 
 class AgentMayNotPromote(Denied):
     code = "denied.agent_promote"
+
+
+class NothingToDeclare(Conflict):
+    code = "conflict.nothing_to_declare"
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,26 @@ class PromoteFlow:
         with self.store.connect() as connection:
             left = [item for item in promotions.open_ones(connection) if item.kind is PromotionKind.PROMOTE]
         return {item.id: self.promoting.recover(item, self._settle_promoted) for item in left}
+
+    def declare(self, change_id: str, *, actor: Actor, is_written: bool, reason: str) -> None:
+        """A person says how a promote ended that production itself has forgotten (restored, or too long ago).
+
+        Raises NothingToDeclare, PromotionRunning.
+        """
+        if actor.is_agent:
+            raise AgentMayNotPromote("Only people declare how a promote ended.")
+        self.recover()
+        with self.store.connect() as connection:
+            change = store.get(connection, change_id)
+            left = [item for item in promotions.of_change(connection, change_id) if item.is_open]
+        left = [item for item in left if item.kind is PromotionKind.PROMOTE]
+        if not left:
+            raise NothingToDeclare(f"How the promotes of change {change_id} ended is known.")
+        words = {"written": is_written, "reason": reason[:500], "promotion": left[0].id}
+        self.audit.append(
+            AuditEvent(actor, "change.declared", target=change.id, tenant=change.tenant_name, details=words)
+        )
+        self.promoting.declare(left[0], self._settle_promoted, is_written=is_written)
 
     def _tell(self, connection: Connection, change: Change, kind: str, actor: Actor, **data: Any) -> None:
         store.event(connection, change, kind, actor, **data)

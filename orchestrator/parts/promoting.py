@@ -240,10 +240,7 @@ class Promoting:
                 promotion = promotions.get(connection, promotion.id)
             if not promotion.is_open:
                 return promotion.state
-            if promotion.transaction_id is None:
-                state = self._recover_code_alone(promotion)
-            else:
-                state = self._state_of(promotion.transaction_id)
+            state = self._end_of(promotion)
             if state is TransactionState.COMMITTED:
                 self._finish_recovered(promotion, settle)
                 return PromotionState.COMMITTED
@@ -254,11 +251,28 @@ class Promoting:
                 return PromotionState.FAILED
             return promotion.state
 
-    def _recover_code_alone(self, promotion: Promotion) -> TransactionState:
-        """Without a transaction of production nothing but the branch can have moved."""
-        if promotion.step is PromotionStep.COMMITTING:
-            return TransactionState.COMMITTED
-        return TransactionState.ABORTED
+    def _end_of(self, promotion: Promotion) -> TransactionState:
+        """COMMIT is sent only once COMMITTING is journaled, so an earlier step cannot have written anything."""
+        if promotion.transaction_id is None:
+            is_merged = promotion.step is PromotionStep.COMMITTING  # code alone: the branch had moved
+            return TransactionState.COMMITTED if is_merged else TransactionState.ABORTED
+        state = self._state_of(promotion.transaction_id)
+        if state is TransactionState.UNKNOWN and promotion.step is not PromotionStep.COMMITTING:
+            return TransactionState.ABORTED
+        return state
+
+    def declare(self, promotion: Promotion, settle: Settle, *, is_written: bool) -> None:
+        """End a promotion production cannot tell about any more, by the word of somebody who has looked.
+
+        Raises PromotionRunning while it is under way.
+        """
+        with advisory_lock(self.store, "promotion", promotion.change_id) as taken:
+            if not taken:
+                raise PromotionRunning("It is under way right now.", effect="Nothing was declared.")
+            if is_written:
+                self._finish_recovered(promotion, settle)
+            else:
+                self._fail(promotion, None, Interrupted("Declared as not written by a person who looked."))
 
     def _finish_recovered(self, promotion: Promotion, settle: Settle) -> None:
         with self.store.begin() as connection:

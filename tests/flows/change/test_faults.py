@@ -9,18 +9,26 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from orchestrator.core.changes import ChangeState
+from orchestrator.core.changes import ChangeState, ChangeStateConflict
 from orchestrator.core.ports.code import CodeCheck, CodeMerge
 from orchestrator.core.ports.git import BranchMoved
-from orchestrator.core.ports.production import MigrationRefused, ProductionBusy, PromotionConflicted
+from orchestrator.core.ports.production import (
+    MigrationRefused,
+    OutcomeUnknown,
+    ProductionBusy,
+    PromotionConflicted,
+    TransactionState,
+)
 from orchestrator.core.promotion.order import Migration
 from orchestrator.core.promotions import PromotionRunning, PromotionState
 from orchestrator.drivers.postgres.apply import production as production_module
 from orchestrator.drivers.postgres.apply.session import Session
 from orchestrator.errors import OrchestratorError, OutsideFailure
+from orchestrator.flows.promote import AgentMayNotPromote, NothingToDeclare
+from orchestrator.parts import promoting as promoting_module
 from orchestrator.store import changes, promotions
 from orchestrator.store.session import connect
-from tests.support.proposing import RUTH, SAM, Company
+from tests.support.proposing import AGENT, MIA, RUTH, SAM, Company
 
 RENAME = "UPDATE bookings SET guest = 'renamed' WHERE id = 1"
 STEPS = ["planned", "writing", "committing", "committed"]
@@ -150,6 +158,37 @@ def test_a_lost_commit_reply_is_found_out(hotel: Company, monkeypatch: pytest.Mo
             hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
         assert state_of(hotel, approved.id) is ChangeState.APPROVED
         assert guest(hotel) == "guest 1"
+
+
+def test_a_commit_nobody_can_tell_about_waits_for_a_persons_word(
+    hotel: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    execute = Session.execute
+
+    def losing(self: Session, query: object, parameters: object = ()) -> int:
+        if query != "COMMIT":
+            return execute(self, query, parameters)  # type: ignore[arg-type]
+        self.connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(production_module.Session, "execute", losing)
+    monkeypatch.setattr(promoting_module, "OUTCOME_TRIES", 1)
+    forgotten = lambda self, transaction_id: TransactionState.UNKNOWN  # noqa: E731
+    monkeypatch.setattr(production_module.PostgresProduction, "transaction_state", forgotten)
+    with pytest.raises(OutcomeUnknown):
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    assert set(hotel.promote.recover().values()) == {PromotionState.UNKNOWN}
+    with pytest.raises(ChangeStateConflict):
+        hotel.review.withdraw(approved.id, actor=MIA)
+    with pytest.raises(AgentMayNotPromote):
+        hotel.promote.declare(approved.id, actor=AGENT, is_written=True, reason="trust me")
+    hotel.promote.declare(approved.id, actor=RUTH, is_written=False, reason="looked at the row")
+    with pytest.raises(NothingToDeclare):
+        hotel.promote.declare(approved.id, actor=RUTH, is_written=True, reason="again")
+    monkeypatch.undo()
+    assert hotel.promote.run(approved.id, hotel.tenant, actor=RUTH).state is PromotionState.COMMITTED
 
 
 def test_locked_rows_end_in_a_clear_error_and_production_is_never_kept_waiting(hotel: Company) -> None:
