@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.allowlist.request import CommandRequest
-from orchestrator.core.commands import ApprovalRequired, CommandDenied, CommandState
+from orchestrator.core.commands import ApprovalRequired, CommandDenied, CommandState, NothingToApply, WorkspaceMoved
 from orchestrator.core.ports.audit import AuditQuery, Verdict
 from orchestrator.core.tenants import Tenant
 from orchestrator.parts.query import QueryArguments
@@ -58,8 +59,8 @@ def test_the_gate_from_end_to_end(installation: Running, launched: Callable[...,
     # From the command line too, with its exit code.
     assert installation.run("command", "run", tenant.name, "--", "echo", "hello") == "hello\n"
     assert installation.run("command", "run", tenant.name, "--", "cat", "/etc/passwd", expect=3) == ""
-    explained = installation.json("command", "explain", tenant.name, "--", "git", "diff", "--output=x")
-    assert explained["nearest"] == "git.diff"
+    explained = installation.run("command", "explain", "-o", "json", tenant.name, "--", "git", "diff", "--output=x")
+    assert json.loads(explained)["nearest"] == "git.diff"
 
     # Approval-class: waits for another person, runs once.
     (workspace(installation, tenant) / "old.txt").write_text("x")
@@ -107,15 +108,47 @@ def test_a_query_is_the_tenants_own_and_a_dry_run_keeps_nothing(
         return result.rows
 
     assert ask("select current_user")[0] == (f"tenant_{tenant.name.replace('-', '_')}",)
-    count = ask("select count(*) from reservations")[0][0]
+    count = ask("select count(*) from hotel.reservations")[0][0]
     assert int(count or 0) > 0
-    assert ask("create table mine (a int)") == ()
-    assert ask("insert into mine values (1), (2)", dry_run=True) == ()
-    assert ask("select count(*) from mine") == (("0",),)
+    assert ask("create table hotel.mine (a int)") == ()
+    assert ask("insert into hotel.mine values (1), (2)", dry_run=True) == ()
+    assert ask("select count(*) from hotel.mine") == (("0",),)
     ended, output = run(installation, tenant, "query", "--format", "csv", "select 1 as one, null as none")
     assert (ended.exit_code, output) == (0, "one,none\n1,\n")
     ended, output = run(installation, tenant, "query", "select nothing")
     assert ended.exit_code == 1
     assert "42703" in output
     with pytest.raises(CommandDenied):
-        run(installation, tenant, "query", "select 1; drop table mine")
+        run(installation, tenant, "query", "select 1; drop table hotel.mine")
+
+
+def test_a_disposable_run_touches_nothing_until_it_is_applied(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant = launched()
+    services, place = installation.services, workspace(installation, tenant)
+    (place / "old.txt").write_text("old\n")
+    request = CommandRequest(argv=("rm", "old.txt"), place="disposable")
+    with pytest.raises(ApprovalRequired) as waiting:
+        services.commands.run(tenant, request, actor=AGENT)
+    services.approvals.approve(str(waiting.value.fields["approval_id"]), actor=REVIEWER)
+    ended = services.commands.run(tenant, request, actor=AGENT)
+    assert (ended.state, ended.exit_code, ended.changed_paths) == (CommandState.FINISHED, 0, ("old.txt",)), ended
+    assert (place / "old.txt").exists()
+
+    (place / "old.txt").write_text("new\n")
+    with pytest.raises(WorkspaceMoved, match=r"old\.txt"):
+        services.commands.apply(tenant, ended.id, actor=AGENT)
+    (place / "old.txt").write_text("old\n")
+    assert services.commands.apply(tenant, ended.id, actor=AGENT).applied_at is not None
+    assert not (place / "old.txt").exists()
+    with pytest.raises(NothingToApply):
+        services.commands.apply(tenant, ended.id, actor=AGENT)
+
+    (place / "out").symlink_to("/etc/passwd")
+    refused, _ = run(installation, tenant, "ls", place="disposable")
+    assert refused.state is CommandState.FAILED
+    assert "is a link that leads to /etc/passwd" in str(refused.error)
+    (place / "out").unlink()
+    assert not list((installation.settings.places.disk / "disposable").iterdir())
+    assert not [one for one in services.installation.drivers.engine.containers() if one.role == "disposable"]
