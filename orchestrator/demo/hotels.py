@@ -12,6 +12,7 @@ DATABASE = "hotels"
 SCHEMA = "hotel"
 READER = "mirror_reader"
 PROMOTER = "promoter"
+MIGRATOR = "migrator"
 PROPERTIES = ("harbour", "riverside", "hillside")
 PARTS = (
     ("1_schema.sql", "tables"),
@@ -47,7 +48,7 @@ def generate(
     with psycopg.connect(dsn, dbname=building) as connection:
         connection.execute("SET LOCAL synchronous_commit = off; SET LOCAL TimeZone = 'UTC'")
         connection.execute("SET LOCAL maintenance_work_mem = '64MB'")
-        for name in (READER, PROMOTER):
+        for name in (READER, PROMOTER, MIGRATOR):
             connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
         for file, what in PARTS:
             progress(f"Harbour Hotels: {what}")

@@ -75,6 +75,12 @@ def test_two_credentials_apart(server: Cluster) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
                 connection.execute(statement.encode())
         connection.rollback()
+        connection.execute("SET LOCAL ROLE migrator")
+        connection.execute("ALTER TABLE hotel.reviews ADD COLUMN answer text")
+        connection.execute("CREATE TABLE hotel.answers (id int PRIMARY KEY)")
+        connection.execute("SET LOCAL ROLE NONE")
+        assert connection.execute("SELECT answer FROM hotel.reviews, hotel.answers").fetchall() == []
+        connection.rollback()
 
 
 def test_the_shipped_masking_file_classifies_every_column_and_hides_people(server: Cluster) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.jobs import JobState
 from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.tenants import Tenant
@@ -154,3 +155,28 @@ def test_a_secret_never_leaves_the_workspace(installation: Running, launched: Ca
     assert (ended.state, ended.error_code) == (JobState.FAILED, "conflict.publish_refused")
     assert "backoffice/key.pem" in str(ended.error) and "MIIEpA" not in str(ended.error)
     assert remote(installation, "rev-parse", "--verify", "--quiet", f"refs/heads/tenant/{tenant.name}") == ""
+
+
+def test_a_migration_in_the_branch_is_run_by_the_promote(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant, author = launched(), installation.browser("admin")
+    index = f"guests_of_{tenant.id}"
+    path = f"migrations/0001_{index}.sql"
+    write(installation, tenant, path, f"CREATE INDEX {index} ON hotel.guests (vip) WHERE vip;\n")
+    assert published(installation, tenant)["commit"] == remote(installation, "rev-parse", f"tenant/{tenant.name}")
+    exists = f"SELECT count(*)::int FROM pg_indexes WHERE indexname = '{index}'"
+
+    change = asked(author, installation, "", 201, tenant=tenant.name, title="Find important guests").json()
+    assert (change["state"], change["approvals_needed"]) == ("submitted", 2)
+    detail = author.ask("GET", f"{installation.console}/api/v1/changes/{change['id']}").json()
+    assert [one["path"] for one in detail["checks"]["code"]["migrations"]] == [path]
+    assert production(installation, exists) == [(0,)], "the rehearsal ran on a copy"
+
+    reviewer, second = installation.browser("reviewer"), f"second-{tenant.id}"
+    asked(reviewer, installation, f"/{change['id']}/approve", digest=change["digest"])
+    asked(reviewer, installation, f"/{change['id']}/promote", 409)
+    installation.services.changes.review.approve(change["id"], actor=Actor(ActorKind.PERSON, second, second))
+    asked(reviewer, installation, f"/{change['id']}/promote", digest=change["digest"])
+    assert production(installation, exists) == [(1,)]
+    assert remote(installation, "show", f"main:{path}").startswith("CREATE INDEX")

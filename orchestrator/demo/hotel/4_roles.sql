@@ -12,3 +12,21 @@ GRANT INSERT, UPDATE, DELETE ON hotel.rooms, hotel.rates, hotel.guests, hotel.re
     hotel.housekeeping_tasks, hotel.maintenance_windows, hotel.suppliers, hotel.invoices, hotel.invoice_lines,
     hotel.documents, hotel.reviews TO promoter;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA hotel TO promoter;
+
+-- Migrations alone run as this role, which owns what they alter; the promoter may become it and inherits none of it.
+CREATE ROLE migrator NOLOGIN;
+GRANT migrator TO promoter;
+GRANT USAGE, CREATE ON SCHEMA hotel TO migrator;
+DO $$
+DECLARE
+    relation regclass;
+BEGIN
+    FOR relation IN
+        SELECT oid FROM pg_class WHERE relnamespace = 'hotel'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+    LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO migrator', relation);
+    END LOOP;
+END
+$$;
+ALTER DEFAULT PRIVILEGES FOR ROLE migrator IN SCHEMA hotel GRANT SELECT ON TABLES TO mirror_reader, promoter;
+ALTER DEFAULT PRIVILEGES FOR ROLE migrator IN SCHEMA hotel GRANT SELECT ON SEQUENCES TO mirror_reader;
