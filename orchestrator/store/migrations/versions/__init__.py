@@ -1,0 +1,1 @@
+"""The steps of the schema, oldest first; each file names the one before it."""
