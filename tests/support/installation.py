@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -25,7 +26,7 @@ from orchestrator.config import PROJECT, Settings
 from orchestrator.wiring.build import build
 from orchestrator.wiring.services import Services
 
-ROOT = Path("/tmp/orchestrator-trips")  # short: socket paths must stay under 108 bytes
+SLOTS = 8  # test runs at once on one machine
 PATIENCE_S = 400
 REDIRECTS_MAX = 8
 
@@ -171,8 +172,28 @@ def configured(root: Path, instance: str, *, plan: str) -> Path:
 
 
 @contextmanager
-def running(instance: str = "trips", *, plan: str = "10.215.0.0/16", root: Path = ROOT) -> Iterator[Running]:
+def running() -> Iterator[Running]:
     """Set it up, bring it up with the demo, and delete everything of it at the end, whatever happens."""
+    with _slot() as slot:
+        root = Path(f"/tmp/orchestrator-trips-{slot}")  # short: socket paths must stay under 108 bytes
+        yield from _running(f"trips{slot}", plan=f"10.{215 + slot}.0.0/16", root=root)
+
+
+@contextmanager
+def _slot() -> Iterator[int]:
+    """A number no other test run on this machine has, for addresses and names."""
+    for slot in range(SLOTS):
+        with Path(f"/tmp/orchestrator-trips-{slot}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield slot
+            return
+    raise AssertionError(f"more than {SLOTS} test runs at once on this machine")
+
+
+def _running(instance: str, *, plan: str, root: Path) -> Iterator[Running]:
     _delete(root)
     root.mkdir(parents=True)
     directory = configured(root, instance, plan=plan)
