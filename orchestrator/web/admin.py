@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from orchestrator.web import fleet, launch, tenant
+from orchestrator.web import allowlist, approvals, fleet, launch, tenant
 
 # One line per noun.
 ROUTERS: Sequence[APIRouter] = (
     fleet.router,
     tenant.router,
     launch.router,
+    approvals.router,
+    allowlist.router,
 )

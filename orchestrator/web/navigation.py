@@ -20,6 +20,8 @@ WORKSPACE: tuple[tuple[str, str, Scope], ...] = (
 HOUSE: tuple[tuple[str, str, Scope], ...] = (
     ("/reviews", "Reviews", Scope.CHANGES_REVIEW),
     ("/fleet", "Fleet", Scope.SYSTEM_READ),
+    ("/approvals", "Approvals", Scope.APPROVALS_DECIDE),
+    ("/allowlist", "Allowlist", Scope.ALLOWLIST_READ),
 )
 
 
