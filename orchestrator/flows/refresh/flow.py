@@ -286,7 +286,7 @@ class RefreshFlow:
         if live is None or tenant.refresh_policy is RefreshPolicy.DISCARD:
             return None
         journal.take(RefreshStep.SAVING)
-        return self._settling().save(tenant, live, journal, draft_id=None)
+        return self._settling().save(tenant, live, journal, draft_id=None)[0]
 
     def _swap_in(
         self, tenant: Tenant, snapshot: Snapshot, generation_id: str, live: Generation | None, journal: Journal

@@ -37,9 +37,10 @@ class Settling:
     def settle(self, tenant: Tenant, journal: Journal, old: Generation | None, draft_id: str | None) -> Refresh:
         """Finish a refresh whose generation is live by the link."""
         record = journal.refresh
+        problem: str | None = None
         if old is not None and tenant.refresh_policy is not RefreshPolicy.DISCARD:
             # Nobody writes to the old one any more: only now is the draft exact.
-            draft_id = self.save(tenant, old, journal, draft_id=draft_id)
+            draft_id, problem = self.save(tenant, old, journal, draft_id=draft_id)
         with self.store.begin() as connection:
             known = {found.id: found for found in generation_store.listed(connection, tenant_id=tenant.id)}
             if known[record.generation_id].state is not GenerationState.LIVE:
@@ -49,32 +50,34 @@ class Settling:
                 )
         if old is not None:
             self._retire(tenant, old.id)
-        carried = self._carry(tenant, journal, draft_id)
+        carried = " ".join(part for part in (self._carry(tenant, journal, draft_id), problem) if part)
         journal.take(RefreshStep.PRUNING)
         self.prune(tenant)
-        return journal.finish(**({"carried": carried} if carried else {}))
+        return journal.finish(carried=carried or None)
 
-    def save(self, tenant: Tenant, generation: Generation, journal: Journal, *, draft_id: str | None) -> str | None:
-        """Save unproposed changes; returns the draft's id.
+    def save(
+        self, tenant: Tenant, generation: Generation, journal: Journal, *, draft_id: str | None
+    ) -> tuple[str | None, str | None]:
+        """Save unproposed changes; returns the draft's id, and what went wrong in words.
 
         What cannot be saved does not stop the refresh, or a tenant could: it is said in the record, and the old
         generation, kept for an undo, still holds it.
         """
         try:
             saved = self.drafts.save(tenant, generation, draft_id=draft_id, reason=f"refresh {journal.refresh.id}")
-        except OrchestratorError as error:
-            why = "there were too many" if isinstance(error, TooManyChanges) else error.message
+        except Exception as error:
+            why = _why(error)
             said = (
                 f"Unproposed changes could not be saved as a draft: {why} "
                 f"They are in the previous database until the next refresh: `orchestrator refresh undo {tenant.name}`."
             )
-            LOG.warning("refresh.draft_not_saved", tenant=tenant.name, code=error.code, error=error.message)
+            LOG.warning("refresh.draft_not_saved", tenant=tenant.name, error=why, exc_info=_unexpected(error))
             journal.take(journal.step, carried=said)
-            return draft_id
+            return draft_id, said
         found = saved.change_id if saved is not None else draft_id
         if found is not None and found != draft_id:
             journal.take(journal.step, draft_id=found)
-        return found
+        return found, None
 
     def _carry(self, tenant: Tenant, journal: Journal, draft_id: str | None) -> str | None:
         if draft_id is None:
@@ -84,9 +87,9 @@ class Settling:
         journal.take(RefreshStep.CARRYING)
         try:
             done = self.drafts.carry(tenant, draft_id)
-        except OrchestratorError as error:
-            LOG.warning("refresh.draft_not_carried", tenant=tenant.name, draft_id=draft_id, code=error.code)
-            return f"saved as draft {draft_id}; not carried over: {error.message}"
+        except Exception as error:
+            LOG.warning("refresh.draft_not_carried", tenant=tenant.name, draft_id=draft_id, exc_info=_unexpected(error))
+            return f"saved as draft {draft_id}; not carried over: {_why(error)}"
         if done.is_applied:
             return f"carried over from draft {draft_id}"
         return f"saved as draft {draft_id}; not carried over: {done.explanation}"
@@ -124,3 +127,14 @@ class Settling:
         with self.store.begin() as connection:
             generation_store.set_state(connection, generation_id, GenerationState.REMOVED, now=self.now())
         return True
+
+
+def _why(error: Exception) -> str:
+    """In words; an unexpected error's own text may quote data and stays in the log."""
+    if isinstance(error, TooManyChanges):
+        return "there were too many."
+    return error.message if isinstance(error, OrchestratorError) else f"an unexpected {type(error).__name__}."
+
+
+def _unexpected(error: Exception) -> Exception | None:
+    return None if isinstance(error, OrchestratorError) else error
