@@ -80,6 +80,7 @@ FINDINGS: dict[str, str] = {
     "slow_reference": "a foreign key without an index makes this slow",
     "migration": "a migration cannot run",
     "code": "the code cannot be merged",
+    "rebase_conflict": "the row could not be carried to the newest snapshot",
 }
 
 

@@ -231,6 +231,27 @@ def test_a_cascade_nobody_approved_is_noticed_even_when_a_trigger_makes_it(pair:
     assert pair.ask("SELECT count(*) FROM other") == [(1,)]
 
 
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT", "RESTRICT", "NO ACTION"])
+def test_a_child_the_sandbox_never_saw_stops_the_deletion_of_its_parent(pair: Pair, action: str) -> None:
+    pair.both(
+        "CREATE TABLE p (id int PRIMARY KEY)",
+        f"CREATE TABLE k (id int PRIMARY KEY, p int REFERENCES p ON DELETE {action})",
+        "INSERT INTO p VALUES (1), (2)",
+        "INSERT INTO k VALUES (1, 1)",
+    )
+    pair.run(pair.sandbox, "DELETE FROM k", "DELETE FROM p WHERE id = 1")
+    changeset = pair.changeset()
+    pair.run(pair.production, "INSERT INTO k VALUES (2, 1)")
+    with pytest.raises(PromotionConflicted) as caught:
+        pair.api.apply(order_for(changeset))
+    assert codes(caught) == ["unseen_children"]
+    assert "id=2" in caught.value.findings[0].message
+    assert pair.ask("SELECT * FROM k ORDER BY id") == [(1, 1), (2, 1)]
+    pair.run(pair.production, "DELETE FROM k WHERE id = 2")
+    pair.api.apply(order_for(changeset))
+    assert (pair.ask("SELECT * FROM p"), pair.ask("SELECT * FROM k")) == ([(2,)], [])
+
+
 def test_rows_of_another_tenant_are_refused_in_production_too(pair: Pair) -> None:
     pair.both(
         "CREATE TABLE p (id int PRIMARY KEY, house text)",
