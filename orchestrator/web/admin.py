@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from orchestrator.web import allowlist, approvals, fleet, launch, tenant
+from orchestrator.web import allowlist, approvals, audit, fleet, jobs, launch, tenant
 
 # One line per noun.
 ROUTERS: Sequence[APIRouter] = (
@@ -15,4 +15,6 @@ ROUTERS: Sequence[APIRouter] = (
     launch.router,
     approvals.router,
     allowlist.router,
+    jobs.router,
+    audit.router,
 )

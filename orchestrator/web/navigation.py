@@ -22,6 +22,8 @@ HOUSE: tuple[tuple[str, str, Scope], ...] = (
     ("/fleet", "Fleet", Scope.SYSTEM_READ),
     ("/approvals", "Approvals", Scope.APPROVALS_DECIDE),
     ("/allowlist", "Allowlist", Scope.ALLOWLIST_READ),
+    ("/jobs", "Jobs", Scope.SYSTEM_READ),
+    ("/audit", "Audit", Scope.AUDIT_READ),
 )
 
 
