@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from orchestrator.web import allowlist, approvals, audit, fleet, jobs, launch, tenant
+from orchestrator.web import allowlist, approvals, audit, fleet, jobs, launch, schedules, snapshots, tenant, users
 
 # One line per noun.
 ROUTERS: Sequence[APIRouter] = (
@@ -17,4 +17,7 @@ ROUTERS: Sequence[APIRouter] = (
     allowlist.router,
     jobs.router,
     audit.router,
+    snapshots.router,
+    schedules.router,
+    users.router,
 )

@@ -23,7 +23,10 @@ HOUSE: tuple[tuple[str, str, Scope], ...] = (
     ("/approvals", "Approvals", Scope.APPROVALS_DECIDE),
     ("/allowlist", "Allowlist", Scope.ALLOWLIST_READ),
     ("/jobs", "Jobs", Scope.SYSTEM_READ),
+    ("/snapshots", "Snapshots", Scope.SYSTEM_READ),
+    ("/schedules", "Schedules", Scope.SYSTEM_READ),
     ("/audit", "Audit", Scope.AUDIT_READ),
+    ("/users", "Users", Scope.USERS_READ),
 )
 
 
