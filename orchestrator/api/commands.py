@@ -270,7 +270,7 @@ def _seen(services: Services, who: Principal, tenant: str | None) -> frozenset[s
 
 
 def _ran(services: Services, command: Command) -> RanView:
-    chunks = store.output(services.store, command.id)
+    chunks = store.output(services.store, command.id) if command.output_bytes or not command.has_ended else []
     texts = {
         stream: b"".join(one.data for one in chunks if one.stream == stream).decode("utf-8", "replace")
         for stream in ("stdout", "stderr")

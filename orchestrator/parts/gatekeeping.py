@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,8 @@ from orchestrator.parts.policy import InForce, PolicyPart
 from orchestrator.parts.running import Runner, Task, limits_of
 from orchestrator.store import approvals, commands
 
+QUEUE_POLL_S = 0.02
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -52,6 +55,7 @@ class Gatekeeper:
     sandbox_policy: Callable[[Tenant], SandboxPolicy]
     ports: Callable[[Tenant, str], tuple[int, ...]]
     approval_lifetime_s: float = 86_400.0
+    queue_wait_s: float = 15.0
 
     def explain(self, tenant: Tenant, request: CommandRequest) -> Explanation:
         """What would be decided and why; nothing is recorded or run."""
@@ -73,27 +77,7 @@ class Gatekeeper:
             approval_id, approver = self._approved(tenant, request, actor, request_id, command_id, policy, decided)
         ready = execution(gate, request, decided, tenant=tenant.name)
         profile = self.profile(tenant.profile)
-        command = commands.add(
-            self.store,
-            command_id,
-            tenant=tenant,
-            actor=actor,
-            request=request,
-            decision=decided.decision.value,
-            rule=decided.rule,
-            reason=decided.reason,
-            policy_version=policy.version.number,
-            state=CommandState.RUNNING,
-            approval_id=approval_id,
-            timeout_s=ready.timeout_s,
-            at_once=min(gate.limits.at_once, profile.commands.at_once),
-        )
-        if command is None:
-            raise TooManyCommands(
-                f"{tenant.name} runs as many commands at once as it may.",
-                effect="Nothing was run.",
-                next_step="Wait until one has ended, or cancel one.",
-            )
+        command = self._remembered(tenant, request, actor, command_id, policy, decided, ready, approval_id)
         event = replace(
             command_event(command, "command.run", actor=actor),
             request_id=request_id,
@@ -104,6 +88,46 @@ class Gatekeeper:
         return Begun(
             command, self._task(tenant, request, command_id, ready, gate, profile), event, self._runner(ready, request)
         )
+
+    def _remembered(
+        self,
+        tenant: Tenant,
+        request: CommandRequest,
+        actor: Actor,
+        command_id: str,
+        policy: InForce,
+        decided: Decided,
+        ready: Execution,
+        approval_id: str | None,
+    ) -> Command:
+        """Take one of the tenant's places, waiting a little for one. Raises TooManyCommands."""
+        gate, profile = policy.gate(tenant), self.profile(tenant.profile)
+        deadline = time.monotonic() + self.queue_wait_s
+        while True:
+            command = commands.add(
+                self.store,
+                command_id,
+                tenant=tenant,
+                actor=actor,
+                request=request,
+                decision=decided.decision.value,
+                rule=decided.rule,
+                reason=decided.reason,
+                policy_version=policy.version.number,
+                state=CommandState.RUNNING,
+                approval_id=approval_id,
+                timeout_s=ready.timeout_s,
+                at_once=min(gate.limits.at_once, profile.commands.at_once),
+            )
+            if command is not None:
+                return command
+            if time.monotonic() >= deadline:
+                raise TooManyCommands(
+                    f"{tenant.name} runs as many commands at once as it may.",
+                    effect="Nothing was run.",
+                    next_step="Wait until one has ended, or cancel one.",
+                )
+            time.sleep(QUEUE_POLL_S)
 
     def _task(
         self, tenant: Tenant, request: CommandRequest, command_id: str, ready: Execution, gate: Gate, profile: Profile

@@ -19,6 +19,7 @@ from orchestrator.core.ports.sandboxd import (
     CommandLimits,
     CommandOutput,
     PolicyMissing,
+    SandboxBusy,
     SandboxCommand,
     Sandboxd,
     SandboxPolicy,
@@ -29,6 +30,8 @@ from orchestrator.parts.query import QueryArguments, QueryPart, parse, printed, 
 
 Publish = Callable[[str, bytes], None]
 CHUNK_BYTES = 65_536
+BUSY_TRIES = 40
+BUSY_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,14 @@ def run_in(sandboxd: Sandboxd, task: Task, publish: Publish) -> Outcome:
         tcp_connect=task.tcp_connect,
         policy_digest=task.policy.digest,
     )
-    try:
-        return _watched(sandboxd.run(command), publish)
-    except PolicyMissing:
-        sandboxd.set_policy(task.policy)
+    for _ in range(BUSY_TRIES):
+        try:
+            return _watched(sandboxd.run(command), publish)
+        except PolicyMissing:
+            sandboxd.set_policy(task.policy)
+        except SandboxBusy:
+            # By our count there is room: a command that has just ended is still being cleared away.
+            time.sleep(BUSY_PAUSE_S)
     return _watched(sandboxd.run(command), publish)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, literal, select, update
 
 from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.allowlist.request import CommandRequest
@@ -73,13 +74,27 @@ def add(
         "timeout_s": timeout_s,
         "state": state.value,
     }
-    with store.begin() as connection:
-        if at_once is not None and count_running(connection, tenant.id) >= at_once:
-            return None
-        if state is not CommandState.RUNNING:
-            values["finished_at"] = NOW
-        row = connection.execute(insert(COMMANDS).values(**values).returning(*_COLUMNS)).mappings().one()
-    return _command(row)
+    if state is not CommandState.RUNNING:
+        values["finished_at"] = datetime.now(UTC)
+    # One statement of its own: the round trips of a transaction would be a good part of a short command's time.
+    row_values = select(*[literal(value, COMMANDS.c[name].type).label(name) for name, value in values.items()])
+    if at_once is not None:
+        row_values = row_values.where(_running(tenant.id).scalar_subquery() < at_once)
+    statement = insert(COMMANDS).from_select(list(values), row_values).returning(*_COLUMNS)
+    with _single(store) as connection:
+        row = connection.execute(statement).mappings().one_or_none()
+    return None if row is None else _command(row)
+
+
+@contextmanager
+def _single(store: Engine) -> Iterator[Connection]:
+    """A connection for one statement that is a transaction by itself."""
+    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+def _running(tenant_id: str) -> Select[int]:
+    return select(func.count()).where(COMMANDS.c.tenant_id == tenant_id, COMMANDS.c.state == CommandState.RUNNING.value)
 
 
 def _storable(text: str) -> str:
@@ -111,7 +126,7 @@ def finish(store: Engine, command_id: str, outcome: Outcome, output: Sequence[Ou
         )
         .returning(*_COLUMNS)
     )
-    with store.begin() as connection:
+    with store.begin() if output else _single(store) as connection:
         row = connection.execute(statement).mappings().one_or_none()
         if row is not None and output:
             connection.execute(insert(COMMAND_OUTPUTS), _output_rows(command_id, output))
@@ -152,12 +167,6 @@ def listed(
         query = query.where(COMMANDS.c.created_at < before)
     with store.connect() as connection:
         return [_command(row) for row in connection.execute(query).mappings()]
-
-
-def count_running(connection: Connection, tenant_id: str) -> int:
-    """How many of a tenant's commands run, in every process."""
-    query = select(func.count()).where(COMMANDS.c.tenant_id == tenant_id, COMMANDS.c.state == "running")
-    return int(connection.scalar(query) or 0)
 
 
 def running_ids(connection: Connection) -> frozenset[str]:

@@ -106,6 +106,7 @@ def gated(store: Engine, root: Path) -> Iterator[Gated]:
         profile=limits.profile,
         sandbox_policy=policies.sandbox_policy,
         ports=lambda _tenant, _network: (),
+        queue_wait_s=0,
     )
     yield Gated(
         store=store,

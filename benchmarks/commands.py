@@ -1,0 +1,126 @@
+"""Commands through API, audit and kernel gate: one round trip beside `docker exec`, and many at once.
+
+Brings up an installation of its own, with the demo. COMMANDS_RUNS (100) and COMMANDS_TENANTS (10) set the size.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import uvicorn
+
+from benchmarks.numbers import emit, percentile, say
+from orchestrator.api.app import create_app
+from orchestrator.core.access import Role
+from orchestrator.core.actors import system
+from orchestrator.core.names import TenantNames
+from orchestrator.core.tenants import Tenant
+from orchestrator.flows.launch import LaunchRequest
+from orchestrator.store import users
+from tests.support.installation import Running, free_port, running
+
+RUNS = int(os.environ.get("COMMANDS_RUNS", "100"))
+TENANTS = int(os.environ.get("COMMANDS_TENANTS", "10"))
+EACH = 20
+PASSWORD = "a password for measuring"
+
+
+@dataclass
+class Api:
+    """One client with a connection of its own, kept open."""
+
+    port: int
+    cookie: str = ""
+
+    def __post_init__(self) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+
+    def post(self, path: str, document: object) -> tuple[int, object]:
+        headers = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin", "Host": "127.0.0.1"}
+        if self.cookie:
+            headers["Cookie"] = self.cookie
+        self.connection.request("POST", path, json.dumps(document), headers)
+        response = self.connection.getresponse()
+        if found := response.getheader("Set-Cookie"):
+            self.cookie = found.split(";", 1)[0]
+        return response.status, json.loads(response.read() or b"null")
+
+    def run(self, tenant: str, *argv: str) -> float:
+        start = time.perf_counter()
+        status, answer = self.post("/api/v1/commands", {"tenant": tenant, "argv": list(argv)})
+        spent = time.perf_counter() - start
+        if status != 201 or not isinstance(answer, dict) or answer["exit_code"] != 0:
+            raise RuntimeError(f"the command did not succeed: {status} {answer}")
+        return spent
+
+
+def main() -> None:
+    with running() as installation:
+        port = _serve(installation)
+        users.add(installation.services.store, "bench", Role.ADMIN, PASSWORD)
+        tenants = [_launch(installation, number) for number in range(TENANTS)]
+        _round_trip(installation, port, tenants[0])
+        _many(port, tenants)
+
+
+def _serve(installation: Running) -> int:
+    port = free_port()
+    app = create_app(installation.services)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.01)
+    return port
+
+
+def _client(port: int) -> Api:
+    api = Api(port)
+    status, answer = api.post("/api/v1/session", {"name": "bench", "password": PASSWORD})
+    if status != 201:
+        raise RuntimeError(f"signing in failed: {answer}")
+    return api
+
+
+def _launch(installation: Running, number: int) -> Tenant:
+    request = LaunchRequest(f"bench-{number}", snapshot_profile=installation.settings.tenants.snapshot_profile)
+    return installation.services.launch.run(request, actor=system("benchmark"))
+
+
+def _round_trip(installation: Running, port: int, tenant: Tenant) -> None:
+    api = _client(port)
+    names = TenantNames(installation.settings.instance, tenant.id, tenant.name)
+    for _ in range(5):
+        api.run(tenant.name, "true")
+    ours, theirs = [], []
+    for _ in range(RUNS):  # side by side, so that both meet the same machine
+        ours.append(api.run(tenant.name, "true"))
+        start = time.perf_counter()
+        subprocess.run(["docker", "exec", names.sandbox, "/usr/bin/true"], check=True, capture_output=True)
+        theirs.append(time.perf_counter() - start)
+    emit("command_roundtrip_s", ours, "s", baseline=percentile(theirs, 0.5), p95=round(percentile(ours, 0.95), 6))
+
+
+def _many(port: int, tenants: list[Tenant]) -> None:
+    """Twenty commands at once in one tenant, then as many in each of ten; a tenant runs as many as its profile says."""
+    for some in (tenants[:1], tenants):
+        work = [tenant.name for tenant in some for _ in range(EACH)]
+        start = time.perf_counter()
+        with ThreadPoolExecutor(len(some) * 8) as pool:
+            clients = [_client(port) for _ in range(len(some) * 8)]
+            lists = [work[number :: len(clients)] for number in range(len(clients))]
+            spent = [one for part in pool.map(_all, clients, lists) for one in part]
+        total = time.perf_counter() - start
+        say(f"{len(spent)} commands in {len(some)} tenants: {len(spent) / total:.0f} a second")
+        if len(some) > 1 or len(tenants) == 1:
+            emit("commands_200_s", spent, "s", value=total, per_second=round(len(spent) / total, 1))
+
+
+def _all(api: Api, names: list[str]) -> list[float]:
+    return [api.run(name, "true") for name in names]
