@@ -12,10 +12,13 @@ from orchestrator.api import (
     approvals,
     audit,
     auth,
+    branches,
     changes,
     commands,
+    files,
     jobs,
     metrics,
+    oidc,
     problems,
     refreshes,
     snapshots,
@@ -34,6 +37,8 @@ ROUTERS: Sequence[APIRouter] = (
     snapshots.router,
     refreshes.router,
     changes.router,
+    branches.router,
+    files.router,
     commands.router,
     approvals.router,
     allowlist.router,
@@ -64,6 +69,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.include_router(auth.doors)
+    app.include_router(oidc.router)
     app.include_router(health)
     app.include_router(metrics.router)
     if add_pages is not None:

@@ -13,6 +13,7 @@ from orchestrator.cli import (
     allowlist,
     approval,
     audit,
+    branches,
     changes,
     command,
     config,
@@ -30,6 +31,7 @@ from orchestrator.cli.exits import LEGEND, Reporting
 NOUNS: dict[str, typer.Typer] = {
     "tenant": tenants.app,
     "change": changes.app,
+    "branch": branches.app,
     "snapshot": snapshots.app,
     "refresh": refresh.app,
     "command": command.app,

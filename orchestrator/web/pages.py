@@ -17,7 +17,20 @@ from orchestrator.api.deps import get_principal
 from orchestrator.api.problems import Problem
 from orchestrator.core.access import Role
 from orchestrator.errors import OrchestratorError
-from orchestrator.web import account, admin, changes, decisions, job, proposal, reviews, workspace
+from orchestrator.web import (
+    account,
+    activity,
+    admin,
+    changes,
+    commands,
+    decisions,
+    files,
+    job,
+    proposal,
+    query,
+    reviews,
+    workspace,
+)
 from orchestrator.web.rendering import STATIC, Renderer
 from orchestrator.web.rows import Changesets
 from orchestrator.web.visit import Visit, came_from, nobody, reading
@@ -34,6 +47,10 @@ ROUTERS: Sequence[APIRouter] = (
     proposal.router,
     decisions.router,
     reviews.router,
+    query.router,
+    commands.router,
+    activity.router,
+    files.router,
     *admin.ROUTERS,
 )
 

@@ -19,6 +19,7 @@ from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.core.tenants import Tenant
 from orchestrator.demo import hotels
+from orchestrator.drivers.oidc.provider import make_provider
 from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
 from orchestrator.drivers.postgres.workshop import PostgresWorkshop
@@ -125,7 +126,9 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         changes=proposing,
         commands=gate.commands,
         approvals=gate.approvals,
+        identity=make_provider(settings.oidc),
         allowlist=gate.allowlist,
+        files=gate.files,
     )
 
 

@@ -16,6 +16,7 @@ from orchestrator.drivers.workspace.trees import CopiedTrees
 from orchestrator.flows.allowlist import AllowlistFlow
 from orchestrator.flows.approval import ApprovalFlow
 from orchestrator.flows.command import CommandFlow
+from orchestrator.flows.file import FileFlow
 from orchestrator.parts.applying import ChangeApplier
 from orchestrator.parts.disposable import DisposableRunner
 from orchestrator.parts.gatekeeping import Gatekeeper
@@ -35,6 +36,7 @@ class GateFlows:
     commands: CommandFlow
     approvals: ApprovalFlow
     allowlist: AllowlistFlow
+    files: FileFlow
 
 
 def make_policies(drivers: Drivers, store: Engine) -> PolicyPart:
@@ -90,4 +92,5 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         ),
         approvals=ApprovalFlow(store, drivers.audit, policies, settings.commands.approval_lifetime),
         allowlist=AllowlistFlow(store, policies, lambda tenant_id: tenants.get(store, tenant_id)),
+        files=FileFlow(drivers.audit, drivers.files, policies, lambda one: places.workspace(one.id), links),
     )

@@ -9,12 +9,14 @@ from sqlalchemy import Engine
 
 from orchestrator.config import Settings
 from orchestrator.core.ports.audit import AuditLog
+from orchestrator.core.ports.identity import IdentityProvider
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.flows.access import Access
 from orchestrator.flows.allowlist import AllowlistFlow
 from orchestrator.flows.approval import ApprovalFlow
 from orchestrator.flows.command import CommandFlow
 from orchestrator.flows.containers import ContainersFlow
+from orchestrator.flows.file import FileFlow
 from orchestrator.flows.launch import LaunchFlow
 from orchestrator.flows.probe import ProbeFlow
 from orchestrator.flows.publish import PublishFlow
@@ -29,7 +31,7 @@ from orchestrator.wiring.changes import ChangeServices
 from orchestrator.wiring.installation import Installation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """One installation. `store` is the control database, for reading; whatever changes goes through a flow."""
 
@@ -54,6 +56,8 @@ class Services:
     commands: CommandFlow
     approvals: ApprovalFlow
     allowlist: AllowlistFlow
+    files: FileFlow
+    identity: IdentityProvider | None = None
 
     def close(self) -> None:
         """Give back every connection; the object is of no use afterwards."""

@@ -55,7 +55,7 @@ class Browser:
             self._token = found[1]
         return self._token
 
-    def post(self, path: str, *, csrf: str | None = None, **fields: Any) -> Response:
+    def post(self, path: str, /, *, csrf: str | None = None, **fields: Any) -> Response:
         """A form of ours, sent from our own page."""
         data = {"csrf_token": self.token if csrf is None else csrf, **fields}
         headers = {"accept": "text/html", "sec-fetch-site": "same-origin"}
