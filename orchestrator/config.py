@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from orchestrator.core.images import ImageSet
@@ -140,6 +140,28 @@ class SessionSection(_Section):
     failure_window: Seconds = Field(900.0, ge=60, le=86400)
 
 
+class OidcSection(_Section):
+    """Sign-in through the company's own identity provider; off without an issuer.
+
+    `role_groups` says which group gives which role: the most powerful counts, and without any nobody gets in.
+    """
+
+    issuer: str = Field("", pattern=r"^(?:|https://[!-~]+|http://(?:127\.0\.0\.1|localhost):[!-~]+)$")
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    name_claim: str = "email"
+    groups_claim: str = "groups"
+    tenants_claim: str = ""
+    role_groups: dict[str, Literal["admin", "reviewer", "manager"]] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> OidcSection:
+        if self.issuer and not (self.client_id and self.role_groups and "openid" in self.scopes):
+            raise ValueError("with an issuer, give client_id, role_groups, and openid among the scopes")
+        return self
+
+
 class TenantSection(_Section):
     """Launching and keeping tenants."""
 
@@ -255,6 +277,7 @@ class Settings(_Section):
     proxy: ProxySection = ProxySection()
     api: ApiSection = ApiSection()
     sessions: SessionSection = SessionSection()
+    oidc: OidcSection = OidcSection()
     tenants: TenantSection = TenantSection()
     reconcile: ReconcileSection = ReconcileSection()
     refresh: RefreshSection = RefreshSection()

@@ -6,7 +6,7 @@ alone, carried over by a one-time code: the tenant's code is not trusted with mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -25,12 +25,14 @@ from orchestrator.core.access import (
     Token,
     TooManySignIns,
     User,
+    UserExists,
     principal_of,
     principal_of_token,
 )
 from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.audit import AuditEvent, Result
 from orchestrator.core.ports.audit import AuditLog
+from orchestrator.core.ports.identity import Identity
 from orchestrator.core.tenants import TenantMissing
 from orchestrator.store import sessions, tenants, tokens, users
 from orchestrator.store.secrets import digest, is_password
@@ -81,6 +83,53 @@ class Access:
         self.audit.append(
             AuditEvent(Actor(ActorKind.PERSON, user.id, user.name), "session.sign_in", result=Result.OK, target=address)
         )
+        return sessions.begin(
+            self.store,
+            user.id,
+            self.rules.console_host,
+            lifetime_s=self.rules.absolute_s,
+            address=address,
+            agent=agent,
+        )
+
+    def sign_in_foreign(
+        self, identity: Identity, roles: Mapping[str, str], *, address: str = "", agent: str = ""
+    ) -> tuple[str, Session]:
+        """A console session for whom the identity provider vouches; `roles` by group. Raises SignInRefused.
+
+        The user is made at the first sign-in, and has the role (and tenants) the provider says at every one.
+        """
+        given = {roles[group] for group in identity.groups if group in roles}
+        role = next((one for one in Role if one.value in given), None)
+        stranger = Actor(ActorKind.PERSON, "unknown", ascii(identity.name)[:80])
+        refusal = AuditEvent(stranger, "session.sign_in", result=Result.DENIED, target=address)
+        if role is None or role is Role.AGENT:
+            self.audit.append(refusal)
+            raise SignInRefused(
+                "None of your groups has a role here.",
+                next_step="Ask an admin which group to join, then sign in again.",
+            )
+        mark = digest(f"{identity.issuer}\0{identity.subject}").hex()
+        try:
+            user = users.foreign(self.store, mark) or users.add_foreign(self.store, identity.name, role, mark)
+        except (UserExists, InvalidUser) as error:
+            self.audit.append(refusal)
+            raise SignInRefused(
+                "Your name there cannot be a user's name here, or somebody else has it.",
+                next_step="Ask an admin to look at the users and at `oidc.name_claim`.",
+            ) from error
+        if user.is_disabled:
+            self.audit.append(refusal)
+            raise SignInRefused("This account is disabled.", next_step="Ask an admin.")
+        users.set_role(self.store, user.id, role)
+        if identity.tenants is not None:
+            wanted = {one.id for one in tenants.listed(self.store) if one.name in identity.tenants}
+            for tenant_id in user.tenant_ids - wanted:
+                users.leave(self.store, user.id, tenant_id)
+            users.belong(self.store, user.id, wanted)
+        users.note_success(self.store, user.id, user.name)
+        actor = Actor(ActorKind.PERSON, user.id, user.name)
+        self._note(actor, "session.sign_in", address, role=role.value, issuer=identity.issuer)
         return sessions.begin(
             self.store,
             user.id,

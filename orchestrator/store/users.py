@@ -18,6 +18,8 @@ from orchestrator.store.tables.users import SIGN_IN_FAILURES, USER_TENANTS, USER
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,62}[a-z0-9])?")
 
+FOREIGN = "!"  # stands where no hash begins: whoever has it cannot sign in by password
+
 
 def check_name(name: str) -> str:
     """Raises InvalidUser."""
@@ -53,6 +55,24 @@ def add(engine: Engine, name: str, role: Role, password: str, *, tenant_ids: Ite
             raise UserExists(f"There is a user called {name} already.") from error
         raise InvalidUser("One of the tenants does not exist.") from error
     return get(engine, values["id"])
+
+
+def add_foreign(engine: Engine, name: str, role: Role, mark: str) -> User:
+    """A user whom an identity provider vouches for: no password, only the `mark`. Raises InvalidUser or UserExists."""
+    values = {"id": new_id("u"), "name": check_name(name), "role": role, "password_hash": FOREIGN + mark}
+    try:
+        with engine.begin() as connection:
+            connection.execute(insert(USERS).values(**values))
+    except IntegrityError as error:
+        raise UserExists(f"There is a user called {name} already.") from error
+    return get(engine, values["id"])
+
+
+def foreign(engine: Engine, mark: str) -> User | None:
+    """The user with this mark of an identity provider."""
+    with engine.connect() as connection:
+        row = connection.execute(_query().where(USERS.c.password_hash == FOREIGN + mark)).one_or_none()
+    return None if row is None else _user(row)
 
 
 def get(engine: Engine, user_id: str) -> User:
@@ -106,8 +126,9 @@ def leave(engine: Engine, user_id: str, tenant_id: str) -> None:
 
 
 def password_hash(engine: Engine, name: str) -> tuple[str, str] | None:
-    """(id, hash) of a user who may sign in; None for an unknown or disabled one."""
-    query = select(USERS.c.id, USERS.c.password_hash).where(USERS.c.name == name, ~USERS.c.is_disabled)
+    """(id, hash) of a user who may sign in by password; None for an unknown, disabled or foreign one."""
+    has_password = ~USERS.c.password_hash.startswith(FOREIGN)
+    query = select(USERS.c.id, USERS.c.password_hash).where(USERS.c.name == name, ~USERS.c.is_disabled, has_password)
     with engine.connect() as connection:
         row = connection.execute(query).one_or_none()
     return None if row is None else (row.id, row.password_hash)

@@ -53,6 +53,7 @@ def sign_in(
 def _form(request: Request, wanted: str, *, name: str = "", error: Any = None, status: int = 200) -> Response:
     renderer: Renderer = request.app.state.renderer
     values = {**nobody(), "next": local_path(wanted), "name": name, "error": error}
+    values["company"] = bool(renderer.settings.oidc.issuer)
     response = renderer.page("account/login.html", values, status=status)
     # Signing in may lead on to a tenant's host, and browsers hold redirects after a form to this directive too.
     proxy = renderer.settings.proxy
