@@ -102,13 +102,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             at_once=settings.reconcile.at_once,
         ),
         probe=make_probe(drivers, store, tenancy),
-        watch=WatchFlow(
-            store=store,
-            audit=drivers.audit,
-            generations=tenancy.generations,
-            watchdog=PostgresWatchdog(drivers.servers),
-            limits=_database_limits(settings),
-        ),
+        watch=_watch(drivers, store, tenancy),
         containers=ContainersFlow(drivers.engine),
         usage=UsageFlow(
             store=store,
@@ -129,6 +123,16 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         identity=make_provider(settings.oidc),
         allowlist=gate.allowlist,
         files=gate.files,
+    )
+
+
+def _watch(drivers: Drivers, store: Engine, tenancy: Tenancy) -> WatchFlow:
+    return WatchFlow(
+        store=store,
+        audit=drivers.audit,
+        generations=tenancy.generations,
+        watchdog=PostgresWatchdog(drivers.servers),
+        limits=_database_limits(drivers.settings),
     )
 
 
