@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.core.images import ImageSet
 from orchestrator.core.limits import Bytes, Limits, Seconds
+from orchestrator.core.networks import Profiles
 from orchestrator.core.places import Places
 from orchestrator.errors import InvalidInput
 
@@ -244,9 +245,10 @@ class FileSection(_Section):
 
 
 class NetworkSettings(_Section):
-    """configs/networks.yaml: the installation's address plan."""
+    """configs/networks.yaml: the installation's address plan, and what commands may reach through it."""
 
     plan: IPv4Network = IPv4Network("10.213.0.0/16")
+    profiles: Profiles = {}
 
     @property
     def edge(self) -> IPv4Network:

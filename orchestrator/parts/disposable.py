@@ -15,6 +15,7 @@ from pathlib import Path
 from orchestrator import logs
 from orchestrator.core.commands import CommandFailed
 from orchestrator.core.limits import Profile
+from orchestrator.core.networks import NONE
 from orchestrator.core.places import Places
 from orchestrator.core.ports.engine import ContainerSpec, Engine, Mount
 from orchestrator.core.ports.sandboxd import Sandboxd, SandboxdUnreachable
@@ -44,7 +45,7 @@ class DisposableRunner:
 
     def run(self, task: Task, publish: Publish) -> Ran:
         """See Runner. Raises WorkspaceNotCopyable, VolumeFailed, DiskFull, EngineFailed, KernelGateBroken."""
-        if task.tcp_connect:
+        if task.network != NONE:
             raise CommandFailed("A disposable place has no network.", effect="Nothing was run.")
         tenant, copies = task.tenant, self._copies(task.id)
         try:

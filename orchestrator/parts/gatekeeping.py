@@ -44,7 +44,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Gatekeeper:
-    """`runners` by place, and `query` for the builtin; `ports` gives the ports a network profile opens to a tenant."""
+    """`runners` by place, and `query` for the builtin; `links` looks at a tenant's files."""
 
     store: Engine
     audit: AuditLog
@@ -53,7 +53,6 @@ class Gatekeeper:
     links: Callable[[Tenant], Links]
     profile: Callable[[str], Profile]
     sandbox_policy: Callable[[Tenant], SandboxPolicy]
-    ports: Callable[[Tenant, str], tuple[int, ...]]
     approval_lifetime_s: float = 86_400.0
     queue_wait_s: float = 15.0
 
@@ -139,7 +138,7 @@ class Gatekeeper:
             stdin=request.stdin,
             limits=limits_of(gate.limits, profile, ready.timeout_s),
             policy=self.sandbox_policy(tenant),
-            tcp_connect=self.ports(tenant, request.network),
+            network=request.network,
         )
 
     def _runner(self, ready: Execution, request: CommandRequest) -> Runner:

@@ -26,6 +26,7 @@ from orchestrator.core.ports.sandboxd import (
     StoppedBy,
 )
 from orchestrator.core.tenants import Tenant
+from orchestrator.parts.egress import Way
 from orchestrator.parts.query import QueryArguments, QueryPart, parse, printed, remarks
 
 Publish = Callable[[str, bytes], None]
@@ -36,7 +37,7 @@ BUSY_PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class Task:
-    """A command about to run. `policy` is what the kernel must enforce; `tcp_connect` the ports its network allows."""
+    """A command about to run. `policy` is what the kernel must enforce, `network` the profile it asked for."""
 
     id: str
     tenant: Tenant
@@ -44,7 +45,7 @@ class Task:
     stdin: str
     limits: CommandLimits
     policy: SandboxPolicy
-    tcp_connect: tuple[int, ...] = ()
+    network: str = "none"
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,14 @@ def limits_of(defaults: CommandDefaults, profile: Profile, timeout_s: float) -> 
 
 @dataclass(frozen=True)
 class SandboxRunner:
-    """Runs in the tenant's own sandbox."""
+    """Runs in the tenant's own sandbox. `way` sees to the way out of a network profile."""
 
     connect: Callable[[Tenant], Sandboxd]
+    way: Callable[[Tenant, str], Way | None]
 
     def run(self, task: Task, publish: Publish) -> Ran:
         """See Runner; a sandbox that just started gets its policy first."""
-        return Ran(run_in(self.connect(task.tenant), task, publish))
+        return Ran(run_in(self.connect(task.tenant), task, publish, self.way(task.tenant, task.network)))
 
     def cancel(self, tenant: Tenant, command_id: str) -> bool:
         """Raises CommandUnknown, SandboxdUnreachable."""
@@ -128,17 +130,20 @@ class QueryRunner:
         return self.queries.cancel(command_id)
 
 
-def run_in(sandboxd: Sandboxd, task: Task, publish: Publish) -> Outcome:
-    """Run in the container behind `sandboxd`, pushing the policy when it has none or an older one."""
+def run_in(sandboxd: Sandboxd, task: Task, publish: Publish, way: Way | None = None) -> Outcome:
+    """Run in the container behind `sandboxd`, pushing the policy when it has none or an older one.
+
+    Without a `way` the kernel lets the command connect to no port at all.
+    """
     command = SandboxCommand(
         id=task.id,
         program=task.execution.program,
         argv=task.execution.argv,
         cwd=task.execution.cwd,
-        environment=task.execution.environment,
+        environment={**task.execution.environment, **(way.environment if way else {})},
         stdin=task.stdin.encode("utf-8", "surrogatepass"),
         limits=task.limits,
-        tcp_connect=task.tcp_connect,
+        tcp_connect=(way.port,) if way else (),
         policy_digest=task.policy.digest,
     )
     for _ in range(BUSY_TRIES):

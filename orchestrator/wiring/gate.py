@@ -19,6 +19,7 @@ from orchestrator.flows.command import CommandFlow
 from orchestrator.flows.file import FileFlow
 from orchestrator.parts.applying import ChangeApplier
 from orchestrator.parts.disposable import DisposableRunner
+from orchestrator.parts.egress import EgressPart
 from orchestrator.parts.gatekeeping import Gatekeeper
 from orchestrator.parts.policy import PolicyPart
 from orchestrator.parts.query import QueryPart
@@ -57,6 +58,15 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         live_id=tenancy.pools.live_id,
     )
 
+    egress = EgressPart(
+        engine=drivers.engine,
+        network=tenancy.network,
+        places=places,
+        instance=settings.instance,
+        image=drivers.images.egress,
+        profiles=settings.networks.profiles,
+    )
+
     def links(tenant: Tenant) -> Links:
         return HostLinks({"/workspace": places.workspace(tenant.id)})
 
@@ -65,7 +75,7 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         audit=drivers.audit,
         policies=policies,
         runners={
-            "sandbox": SandboxRunner(tenancy.sandbox.connect),
+            "sandbox": SandboxRunner(tenancy.sandbox.connect, egress.way),
             "query": QueryRunner(queries),
             "disposable": DisposableRunner(
                 sandbox=tenancy.sandbox,
@@ -79,7 +89,6 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         links=links,
         profile=settings.limits.profile,
         sandbox_policy=policies.sandbox_policy,
-        ports=lambda _tenant, _network: (),
         approval_lifetime_s=settings.commands.approval_lifetime,
     )
     return GateFlows(

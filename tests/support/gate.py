@@ -105,7 +105,6 @@ def gated(store: Engine, root: Path) -> Iterator[Gated]:
         links=lambda _: HostLinks({"/workspace": workspace}),
         profile=limits.profile,
         sandbox_policy=policies.sandbox_policy,
-        ports=lambda _tenant, _network: (),
         queue_wait_s=0,
     )
     yield Gated(
