@@ -18,7 +18,8 @@ from orchestrator.store import generations, refreshes
 from orchestrator.store.tables.tenants import TENANTS
 from tests.support.installation import Running
 
-pytestmark = [pytest.mark.engine, pytest.mark.trip]
+# The first test also pays for setting the installation up.
+pytestmark = [pytest.mark.engine, pytest.mark.trip, pytest.mark.timeout(1200)]
 WAIT_S = 240.0
 
 
@@ -29,19 +30,13 @@ def test_refreshes_from_the_command_line(installation: Running, launched: Callab
     undone = _patiently(installation, "refresh", "undo", tenant.name)
     assert (undone["kind"], undone["state"]) == ("undo", "done")
     (job,) = installation.json("refresh", "run", tenant.name, "--no-wait")
-    done = installation.json("job", "wait", job["id"], "--timeout", "300")
-    assert done["state"] == "done", done
-    shown = installation.json("job", "show", job["id"])
-    assert shown["result"]["generation_id"] and "swapping" in [line["text"] for line in shown["lines"]]
+    finished = installation.json("job", "wait", job["id"], "--timeout", "300")
+    assert finished["state"] == "done" and finished["result"]["generation_id"], finished
     history = installation.json("refresh", "history", tenant.name)
     assert [row["kind"] for row in history if row["state"] == "done"] == ["refresh", "undo", "refresh"]
-    installation.run("refresh", "run", expect=2)
-
-    row = _scheduled(installation, tenant)
-    assert row["next_due_at"] is not None and row["data_as_of"] is not None and row["postponed_by"] is None
     installation.run("refresh", "postpone", tenant.name, "--reason", "closing the books")
-    assert _scheduled(installation, tenant)["postponed_by"]
-    installation.run("refresh", "postpone", tenant.name, expect=5)
+    row = _scheduled(installation, tenant)
+    assert row["next_due_at"] is not None and row["data_as_of"] is not None and row["postponed_by"]
 
 
 def _patiently(installation: Running, *arguments: str) -> dict[str, object]:
