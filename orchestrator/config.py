@@ -103,8 +103,8 @@ class ProxySection(_Section):
 
     listen: IPv4Address = IPv4Address("127.0.0.1")
     port: Port = 8080
-    domain: str = Field("localhost", pattern=r"(?:[a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}")
-    console: str = Field("console", pattern=r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+    domain: str = Field("localhost", pattern=r"^(?:[a-z0-9-]{1,63}\.)*[a-z0-9-]{1,63}$")
+    console: str = Field("console", pattern=r"^[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?$")
     scheme: Literal["http", "https"] = "http"
     public_port: Port | None = None
     memory: Bytes = Field(128 * 2**20, ge=64 * 2**20, le=2**34)

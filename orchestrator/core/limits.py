@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -74,7 +74,7 @@ class DatabaseSection(_Section):
     temp_files: Bytes = Field(256 * 2**20, ge=2**20, le=2**40)
     statement_timeout: Seconds = Field(60.0, ge=1, le=86400)
     size: Bytes = Field(20 * 2**30, ge=64 * 2**20, le=2**45)
-    durability: str = Field("full", pattern="full|disposable")
+    durability: Literal["full", "disposable"] = "full"
 
 
 class CommandSection(_Section):
