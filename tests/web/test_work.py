@@ -6,31 +6,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from orchestrator import config
 from orchestrator.core.access import Role
-from orchestrator.core.limits import Profile
 from orchestrator.core.ports.queries import QueryResult
 from orchestrator.core.tenants import Tenant
-from orchestrator.drivers.files.confined import ConfinedFiles
-from orchestrator.drivers.git.repository import BareRepository
-from orchestrator.drivers.policy.file import DiskPolicyFile
-from orchestrator.drivers.workspace.links import HostLinks
-from orchestrator.flows.allowlist import AllowlistFlow
-from orchestrator.flows.approval import ApprovalFlow
-from orchestrator.flows.command import CommandFlow
-from orchestrator.flows.file import FileFlow
-from orchestrator.flows.publish import PublishFlow
-from orchestrator.parts.code import Code
-from orchestrator.parts.gatekeeping import Gatekeeper
-from orchestrator.parts.policy import PolicyPart
-from orchestrator.store import commands, tenants
+from orchestrator.store import commands
 from orchestrator.web import query
 from tests.support.cluster import Cluster
 from tests.support.console import Browser, Console, console
+from tests.support.desk import furnish
 from tests.support.gate import NotingRunner
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
@@ -48,33 +35,7 @@ class Desk:
 @pytest.fixture
 def desk(cluster: Cluster, tmp_path: Path) -> Iterator[Desk]:
     with console(cluster, tmp_path) as house:
-        tree = tmp_path / "tree"
-        (tree / "reports").mkdir(parents=True)
-        (tree / "reports" / "prices.sql").write_text("select 1;\n")
-        services, runner = house.services, NotingRunner(told=(("stdout", HOSTILE.encode()),))
-        policies = PolicyPart(house.store, house.audit, DiskPolicyFile(config.PROJECT / "configs" / "allowlist.yaml"))
-        links = HostLinks({"/workspace": tree})
-        gatekeeper = Gatekeeper(
-            store=house.store,
-            audit=house.audit,
-            policies=policies,
-            runners={"sandbox": runner, "query": runner},
-            links=lambda _: links,
-            profile=lambda _: Profile(),
-            sandbox_policy=policies.sandbox_policy,
-            ports=lambda *_: (),
-        )
-        repository = BareRepository(tmp_path / "company.git")
-        repository.ensure()
-        services.commands = CommandFlow(house.store, house.audit, gatekeeper)
-        services.approvals = ApprovalFlow(house.store, house.audit, policies)
-        services.allowlist = AllowlistFlow(house.store, policies, lambda one: tenants.get(house.store, one))
-        services.files = FileFlow(house.audit, ConfinedFiles(), policies, lambda _: tree, lambda _: links)
-        services.code = Code(repository, "main")
-        missing = cast(Any, None)
-        services.publish = PublishFlow(
-            house.store, house.audit, repository, missing, "main", reach=missing, command_ids=missing
-        )
+        tree, runner = furnish(house, tmp_path, told=HOSTILE)
         tenant = house.tenant("harbour")
         yield Desk(house, house.sign_in("mia", Role.MANAGER, tenant), tenant, tree, runner)
 
