@@ -16,7 +16,7 @@ from orchestrator.store.session import TenantBusy, tenant_lock
 from tests.support.killed_refresh import DIED, die_at
 from tests.support.refreshing import ACTOR, DataPlane
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 BEFORE_THE_RENAME = ("planned", "saving", "cloning", "starting", "checking", "swapping", "paused")
 AFTER_IT = ("renamed", "settling", "carrying", "pruning")

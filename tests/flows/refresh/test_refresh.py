@@ -35,7 +35,7 @@ from tests.support.cluster import Cluster
 from tests.support.engine import SessionImages
 from tests.support.refreshing import ACTOR, DataPlane, Writers, data_plane
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 WRITE = "INSERT INTO notes (writer, turn) VALUES (%(writer)s, %(turn)s)"
 

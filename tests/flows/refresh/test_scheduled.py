@@ -19,7 +19,7 @@ from orchestrator.store import jobs, refreshes
 from tests.flows.refresh.conftest import STATEMENTS, newest
 from tests.support.refreshing import DataPlane, Writers
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 WRITE = "INSERT INTO notes (writer, turn) VALUES (%(writer)s, %(turn)s)"
 WAIT_S = 150.0
