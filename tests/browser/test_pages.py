@@ -1,0 +1,145 @@
+"""Every manager's and reviewer's page in a real browser: usable, silent, and staying on its own host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from orchestrator.core.access import Role
+from tests.support.cluster import Cluster
+from tests.support.console import PASSWORD, Console, console
+from tests.support.desk import furnish
+from tests.support.pages import Watched, chromium, served, watched
+from tests.support.proposing import Company, company_on, ground
+
+pytestmark = pytest.mark.browser
+SHOTS = os.environ.get("ORCHESTRATOR_SHOTS", "")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as made:
+        yield made
+
+
+@dataclass
+class Town:
+    """A console with two people and things to look at."""
+
+    house: Console
+    company: Company
+    address: str
+
+
+@pytest.fixture(scope="module")
+def town(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    directory = tmp_path_factory.mktemp("town")
+    with ground(cluster) as databases, console(cluster, directory) as house:
+        company = company_on(databases, house.store, directory)
+        company.tenant = house.tenant("north", scope="harbour")
+        furnish(house, directory)
+        house.services.changes = SimpleNamespace(
+            changes=company.changes,
+            review=company.review,
+            promote=company.promote,
+            revert=company.revert,
+            rehearse=company.rehearse,
+        )
+        house.sign_in("mia", Role.MANAGER, company.tenant)
+        house.sign_in("ruth", Role.REVIEWER)
+        with served(house.app) as address:
+            yield Town(house, company, address)
+
+
+def _shot(window: Watched, name: str) -> None:
+    if SHOTS:
+        Path(SHOTS).mkdir(parents=True, exist_ok=True)
+        window.page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+
+
+def _looked_at(window: Watched, name: str) -> list[str]:
+    """What is wrong with the page as it stands."""
+    _shot(window, name)
+    wide = window.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    overflow = [f"{name} is {wide} px too wide"] if wide > 1 else []
+    return [*window.grave(), *overflow]
+
+
+def test_a_manager_proposes_and_a_reviewer_promotes(town: Town, browser: Browser) -> None:
+    town.company.work("UPDATE rates SET price = 250 WHERE id <= 2", "INSERT INTO bookings (house) VALUES ('harbour')")
+    mine, mia = watched(browser, town.address)
+    theirs, ruth = watched(browser, town.address)
+    mia.sign_in("mia", PASSWORD)
+    page = mia.page
+    expect(page.get_by_role("heading", level=1)).to_contain_text("north")
+    page.get_by_role("link", name="Changes", exact=True).click()
+    page.get_by_role("link", name="See what I changed", exact=True).first.click()
+    page.get_by_label("Title").fill("Summer prices")
+    wrong = _looked_at(mia, "changes-new")
+    page.get_by_role("button", name="Submit to the reviewers").click()
+    expect(page.get_by_text("Submitted. The reviewers see it now")).to_be_visible()
+    wrong += _looked_at(mia, "proposal-manager")
+
+    ruth.sign_in("ruth", PASSWORD)
+    page = ruth.page
+    wrong += _looked_at(ruth, "reviews")
+    page.get_by_role("link", name="Summer prices").click()
+    page.get_by_label("A word to go with it").fill("Fine.")
+    wrong += _looked_at(ruth, "proposal-reviewer")
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.get_by_text("Approved. It can be promoted now")).to_be_visible()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Promote to production").click()
+    expect(page.get_by_text("written to production in one transaction")).to_be_visible()
+    wrong += _looked_at(ruth, "proposal-promoted")
+    assert town.company.ask("SELECT count(*) FROM rates WHERE price = 250") == [(2,)]
+    for window in (mine, theirs):
+        window.close()
+    assert wrong == [] and mia.complaints == [] and ruth.complaints == []
+
+
+PAGES = ("", "/refresh", "/changes", "/activity", "/query", "/files", "/files/edit?path=reports/prices.sql")
+
+
+@pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True)], ids=["desk-light", "phone-dark"])
+def test_every_page_is_usable_and_silent(town: Town, browser: Browser, phone: bool, dark: bool) -> None:
+    context, window = watched(browser, town.address, phone=phone, dark=dark)
+    kind = "phone" if phone else "desk"
+    window.go("/login")
+    wrong = _looked_at(window, f"{kind}-login")
+    window.sign_in("mia", PASSWORD)
+    places = [f"/workspaces/north{one}" for one in PAGES]
+    for place in [*places, "/workspaces/north/commands?rule=grep", "/account", "/nowhere"]:
+        window.go(place)
+        name = place.split("?")[0].strip("/").replace("/", "-").replace("workspaces-north", "workspace")
+        wrong += _looked_at(window, f"{kind}-{name}")
+    context.close()
+    assert wrong == [] and window.complaints == []
+
+
+def test_a_command_shows_its_output_as_it_comes_and_pages_work_without_scripts(town: Town, browser: Browser) -> None:
+    context, window = watched(browser, town.address)
+    window.sign_in("mia", PASSWORD)
+    window.go("/workspaces/north/commands").get_by_label("Command").fill("ls reports")
+    window.page.get_by_role("button", name="Run it").click()
+    window.page.wait_for_url("**/commands/k*")
+    expect(window.page.get_by_text("done").first).to_be_visible()
+    assert window.complaints == []
+    context.close()
+    plain = browser.new_context(java_script_enabled=False)
+    page = plain.new_page()
+    page.goto(f"{town.address}/login")
+    page.get_by_label("Name").fill("mia")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Leave the next one out").click()
+    expect(page.get_by_text("The next refresh is left out.").first).to_be_visible()
+    page.get_by_role("button", name="Do not leave it out").click()
+    expect(page.get_by_text("The next refresh happens as planned.")).to_be_visible()
+    plain.close()
