@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from orchestrator.core.actors import Actor, system
+from orchestrator.core.actors import Actor, ActorKind, system
 from orchestrator.core.audit import AuditEvent
 from orchestrator.core.changes import (
     Change,
@@ -149,6 +149,9 @@ class ChangeFlow:
             "expires_at": now + timedelta(days=expiry.submitted_days),
             "reason": "",
         }
+        if change.author.kind is ActorKind.SYSTEM:
+            # A draft the product saved: whoever proposes it answers for it, and is not the one to approve it.
+            values["author"] = store.actor_document(actor)
         with self.store.begin() as connection:
             submitted = store.save(connection, change, **values)
             self._tell(connection, submitted, "change.submitted", actor, digest=submitted.digest)

@@ -35,6 +35,16 @@ def test_neither_the_agent_nor_the_person_behind_it_nor_a_program_approves(hotel
         hotel.review.reject(submitted.id, actor=AGENT, reason="no")
 
 
+def test_whoever_proposes_a_draft_the_product_saved_becomes_its_author(hotel: Company) -> None:
+    hotel.work(PRICE)
+    draft = hotel.changes.draft(hotel.tenant, actor=system("refresh"), title="Saved before the data was refreshed")
+    submitted = hotel.changes.submit(draft.id, hotel.tenant, actor=RUTH)
+    assert submitted.author == RUTH
+    with pytest.raises(ApprovalRefused):
+        hotel.review.approve(submitted.id, actor=RUTH)
+    assert hotel.review.approve(submitted.id, actor=SAM).state is ChangeState.APPROVED
+
+
 def test_above_the_cap_two_different_people_must_approve(hotel: Company) -> None:
     hotel.rules["approvals"] = {"second_above_rows": 1}
     hotel.work(PRICE)
