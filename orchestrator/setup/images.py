@@ -133,7 +133,7 @@ def load_images(places: Places) -> ImageSet:
         return ImageSet(**json.loads(_file(places).read_text()))
     except (OSError, ValueError, TypeError) as failure:
         raise SetupFailed(
-            "The images of this installation are not known.", next_step="Run make setup (or orchestrator setup)."
+            "The images of this installation are not known.", next_step="Run `make setup` first."
         ) from failure
 
 
