@@ -32,7 +32,7 @@ from orchestrator.store.session import tenant_lock
 
 LOG = logs.get("publish")
 AT_ONCE = 4
-LINK = "120000"
+PATIENCE_S = 15.0  # reconcile may just be looking after the tenant, or an earlier publish be at its end
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class PublishFlow:
     reach: Callable[[Tenant], AbstractContextManager[Sandboxd]]
     command_ids: Callable[[Tenant], Iterable[str]]
     file_bytes_max: int = publishing.FILE_BYTES_MAX
+    patience_s: float = PATIENCE_S
 
     def run(self, tenant: Tenant, *, actor: Actor, reason: str = "on demand") -> Publish:
         """Publish one tenant's branch; returns the record, whose state says what came of it.
@@ -58,7 +59,7 @@ class PublishFlow:
         failure is written into the record and raised.
         """
         branch = _branch(tenant)
-        with tenant_lock(self.store, tenant.id):
+        with tenant_lock(self.store, tenant.id, patience_s=self.patience_s):
             published = self.repository.branch(branch)
             record = publishes.begin(self.store, tenant.id, actor=actor.name, reason=reason, base_commit=published)
             event = AuditEvent(actor, "branch.publish", target=branch, tenant=tenant.name, phase=Phase.BEFORE)
@@ -107,7 +108,7 @@ class PublishFlow:
         branch = _branch(tenant)
         commit = self.repository.fetch(branch=self.production)
         if commit is not None:
-            with tenant_lock(self.store, tenant.id), self.reach(tenant) as sandboxd:
+            with tenant_lock(self.store, tenant.id, patience_s=self.patience_s), self.reach(tenant) as sandboxd:
                 git = InnerGit(sandboxd)
                 self.audit.append(AuditEvent(actor, "branch.update", target=branch, tenant=tenant.name))
                 self.workspace.bring(git, commit)
@@ -145,35 +146,20 @@ class PublishFlow:
         return self._push(record, branch, candidate.commit, PublishState.PUBLISHED)
 
     def _take(self, git: InnerGit, record: Publish, candidate: Candidate, branch: str, published: str | None) -> None:
-        """Bring the objects out, scan every commit of them, and only then move the branch."""
-        self._step(record, "take", commit=candidate.commit)
-        self.workspace.take(git, candidate.commit, published=published)
-        self._step(record, "scan")
-        since = published or self.repository.branch(self.production)
-        files = list(self.repository.new_files(candidate.commit, since=since))
-        findings = self._scan((file.path, file.mode, file.size_bytes, file.content) for file in files)
-        if findings:
-            shown = "; ".join(f"{one.path}{f':{one.line}' if one.line else ''}: {one.what}" for one in findings[:5])
-            raise PublishRefused(
-                f"{len(findings)} finding(s) stop this publish: {shown}.",
-                effect="Nothing left the workspace.",
-                next_step="Take them out of the files (and, once committed, out of the history), then publish again.",
-                findings=tuple(findings),
+        """Bring the objects out, scan every commit of them, and only then keep them and move the branch."""
+        with self.repository.quarantine() as held:
+            self._step(record, "take", commit=candidate.commit)
+            self.workspace.take(git, held, candidate.commit, published=published)
+            self._step(record, "scan")
+            new = held.new_files(
+                candidate.commit, known=self.workspace.known(published), content_bytes_max=self.file_bytes_max
             )
-        self._step(record, "move", files_count=len({file.path for file in files}))
+            scan = publishing.scan(new, file_bytes_max=self.file_bytes_max)
+            if scan.findings:
+                raise _refused(scan.findings)
+            self._step(record, "move", files_count=scan.files_count)
+            held.keep()
         self.repository.move_branch(branch, expected=published, to=candidate.commit)
-
-    def _scan(self, files: Iterable[tuple[str, str, int, bytes]]) -> list[Finding]:
-        known = list(files)
-        shapes = (
-            (path, mode, size, content.decode("utf-8", "replace") if mode == LINK else "")
-            for path, mode, size, content in known
-        )
-        found = publishing.misfits(shapes, file_bytes_max=self.file_bytes_max)
-        for path, mode, _, content in known:
-            if mode != LINK and len(found) < publishing.FINDINGS_MAX:
-                found.extend(publishing.secrets_in(path, content))
-        return found[: publishing.FINDINGS_MAX]
 
     def _push(self, record: Publish, branch: str, commit: str, state: PublishState) -> Publish:
         """A push that fails leaves the publish pending: the work is safe outside and the next publish pushes it."""
@@ -203,6 +189,16 @@ class PublishFlow:
                 details={"outcome": outcome, **details},
             )
         )
+
+
+def _refused(findings: tuple[Finding, ...]) -> PublishRefused:
+    shown = "; ".join(f"{one.path}{f':{one.line}' if one.line else ''}: {one.what}" for one in findings[:5])
+    return PublishRefused(
+        f"{len(findings)} finding{'s' if len(findings) > 1 else ''} stopped this publish: {shown}.",
+        effect="Nothing left the workspace.",
+        next_step="Take them out of the files (and, once committed, out of the history), then publish again.",
+        findings=findings,
+    )
 
 
 def _branch(tenant: Tenant) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.names import new_id
 from orchestrator.core.ports.sandboxd import (
@@ -51,6 +51,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",
     "GIT_PAGER": "",
     "HOME": "/tmp",  # noqa: S108 - inside the container
     "LANG": "C.UTF-8",
@@ -74,20 +75,25 @@ class Ended:
 
 @dataclass(frozen=True)
 class InnerGit:
-    """Runs pinned git through the tenant's supervisor. `limits` bound every single call."""
+    """Runs pinned git through the tenant's supervisor. `limits` bound every call; `streamed_bytes` what is streamed.
+
+    What is not streamed is held in memory, so a call that prints more than its limit is a failed one.
+    """
 
     sandboxd: Sandboxd
     limits: CommandLimits = field(
         default_factory=lambda: CommandLimits(
-            wall_s=120.0, output_bytes=640 * 2**20, write_bytes=2 * 2**30, changed_paths=0
+            wall_s=120.0, output_bytes=16 * 2**20, write_bytes=2 * 2**30, changed_paths=0
         )
     )
+    streamed_bytes: int = 640 * 2**20
 
     def stream(self, *arguments: str, stdin: bytes = b"") -> Iterator[bytes]:
         """Yield standard output as it comes. Raises InnerGitFailed at the end when git did not succeed."""
         ended: CommandExited | None = None
         stderr = bytearray()
-        for event in self.sandboxd.run(self._command(arguments, stdin, {})):
+        limits = replace(self.limits, output_bytes=self.streamed_bytes)
+        for event in self.sandboxd.run(replace(self._command(arguments, stdin, {}), limits=limits)):
             if isinstance(event, CommandOutput):
                 if event.stream == "stdout":
                     yield event.data
@@ -132,6 +138,10 @@ class InnerGit:
             raise InnerGitFailed(f"git {arguments[0]} printed no object id.", effect="Nothing was published.")
         return found
 
+    def failed(self, subcommand: str, ended: Ended) -> InnerGitFailed:
+        """What is raised for a call that ended, but not well."""
+        return _said(f"git {subcommand} failed in the workspace (exit code {ended.exit_code}).", ended.stderr)
+
     def _command(self, arguments: tuple[str, ...], stdin: bytes, environment: Mapping[str, str]) -> SandboxCommand:
         pinned = tuple(part for name, value in PINS.items() for part in ("-c", f"{name}={value}"))
         return SandboxCommand(
@@ -151,7 +161,10 @@ class InnerGit:
             why = f"stopped by its limit: {ended.stopped_by}"
         elif ended is not None and ended.start_error:
             why = f"it could not start: {ended.start_error}"
-        return InnerGitFailed(
-            f"git {arguments[0]} failed in the workspace ({why}).",
-            effect=ascii(stderr.decode("utf-8", "replace").strip()[-400:]),
-        )
+        return _said(f"git {arguments[0]} failed in the workspace ({why}).", stderr.decode("utf-8", "replace"))
+
+
+def _said(message: str, stderr: str) -> InnerGitFailed:
+    is_full = "No space left on device" in stderr or "Disk quota exceeded" in stderr
+    next_step = "The workspace is full: delete files, then publish again." if is_full else ""
+    return InnerGitFailed(message, effect=ascii(stderr.strip()[-400:])[1:-1], next_step=next_step)

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.core import publishing
 from orchestrator.core.places import Places
-from orchestrator.core.ports.git import GitFailed, PackRefused, Repository
-from orchestrator.core.publishes import MergeConflicts
+from orchestrator.core.ports.git import GitFailed, PackRefused, Quarantine, Repository
+from orchestrator.core.publishes import MergeConflicts, PublishRefused
+from orchestrator.core.publishing import Finding, FindingKind
 from orchestrator.core.tenants import Tenant
-from orchestrator.parts.inner_git import InnerGit
+from orchestrator.parts.inner_git import OBJECT_ID, InnerGit
 
 CANDIDATE = "refs/publish/candidate"
 PACK_BYTES_MAX = 512 * 2**20
+CONFLICTS_SHOWN = 200
+STATUS = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=dirty")
+NESTED = re.compile(r"error: '(.+?)/?' does not have a commit checked out")
+CONFIGURATION = b"""[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = false
+\tlogAllRefUpdates = true
+[gc]
+\tauto = 0
+"""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A commit made from the workspace that no branch points at yet."""
+    """A commit made from the workspace that no branch points at yet. `strayed`: HEAD is not on the tenant's branch."""
 
     commit: str
     parent: str
     is_new: bool
+    strayed: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What `git status` says of a workspace: its commit, its branch, whether anything differs, what is unresolved."""
+
+    head: str | None
+    branch: str
+    is_clean: bool
+    unresolved: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,6 +70,7 @@ class WorkspacePart:
         """
         tree, git = self.places.workspace(tenant.id), self.places.repository(tenant.id)
         if tree.exists() and git.exists():
+            fasten(git, tenant.uid)
             return
         for half in (tree, git):
             shutil.rmtree(half, ignore_errors=True)
@@ -55,6 +84,7 @@ class WorkspacePart:
         self.repository.create_workspace(tree, git, branch=branch, start=start, production=self.production)
         for path in (tree, git):
             _give(path, tenant.uid)
+        fasten(git, tenant.uid)
 
     def remove(self, tenant: Tenant) -> None:
         """Delete the work tree and its git directory; what was published stays in the bare repository."""
@@ -66,37 +96,59 @@ class WorkspacePart:
 
         An earlier publish that moved the branch outside but died before telling the workspace is finished first.
         """
-        head = git.commit_id("HEAD")
+        standing = self.standing(git)
+        head, strayed = standing.head, standing.branch != branch
         if head is None:
             raise GitFailed("The workspace has no commit to build on.", next_step="Remove and launch the tenant again.")
         if published and head != published and git.commit_id(CANDIDATE) == published:
             behind = git.run("merge-base", "--is-ancestor", head, published, allowed=(0, 1)).exit_code == 0
             if behind:  # anything else is work the workspace did since
-                git.run("update-ref", f"refs/heads/{branch}", published, head)
-                head = published
-        self._refuse_unresolved(git)
-        git.run("add", "--all", "--", ".")
+                git.run("update-ref", "HEAD", published, head)
+                head, standing = published, replace(standing, is_clean=False)
+        if standing.is_clean:
+            return Candidate(head, head, is_new=False, strayed=strayed)
+        self._refuse_unresolved(git, standing.unresolved)
+        self._add(git)
         tree = git.object_id("write-tree")
         if tree == git.object_id("rev-parse", "--verify", f"{head}^{{tree}}"):
-            return Candidate(head, head, is_new=False)
+            return Candidate(head, head, is_new=False, strayed=strayed)
         identity = _identity(author, branch)
         merging = git.commit_id("MERGE_HEAD")
         parents = ("-p", head, *(("-p", merging) if merging else ()))
         commit = git.object_id("commit-tree", tree, *parents, "-F", "-", stdin=message.encode(), environment=identity)
         git.run("update-ref", CANDIDATE, commit)
-        return Candidate(commit, head, is_new=True)
+        return Candidate(commit, head, is_new=True, strayed=strayed)
 
-    def _refuse_unresolved(self, git: InnerGit) -> None:
+    def standing(self, git: InnerGit) -> Standing:
+        """Everything a publish wants to know first, in one question."""
+        return read_status(git.run("status", *STATUS).stdout)
+
+    def _add(self, git: InnerGit) -> None:
+        """Take the whole work tree into the index. Raises PublishRefused for what git cannot take."""
+        ended = git.run("add", "--all", "--", ".", allowed=(0, 128))
+        if ended.exit_code == 0:
+            return
+        nested = NESTED.search(ended.stderr)
+        if nested is None:
+            raise git.failed("add", ended)
+        path = publishing.shown_name(nested[1])
+        raise PublishRefused(
+            f"{path}: a nested repository.",
+            effect="Nothing was published.",
+            next_step="Take its .git directory away, or leave it out by .gitignore; then publish again.",
+            findings=(Finding(FindingKind.SUBMODULE, path, None, "a nested repository or submodule"),),
+        )
+
+    def _refuse_unresolved(self, git: InnerGit, paths: Sequence[str]) -> None:
         """`add --all` would take conflict marks for their resolution."""
-        paths = self.conflicts(git)
         if not paths:
             return
-        wanted = [f":(literal){path}" for path in paths]
+        wanted = [f":(literal){path}" for path in paths[:CONFLICTS_SHOWN]]
         marked = git.run("grep", "--no-index", "-l", "-z", "-e", "^<<<<<<< ", "--", *wanted, allowed=(0, 1))
         left = [path.decode("utf-8", "backslashreplace") for path in marked.stdout.split(b"\0") if path]
         if left:
             raise MergeConflicts(
-                "Conflict marks still stand in the workspace.",
+                f"Conflict marks still stand in the workspace: {', '.join(map(publishing.shown_name, left[:5]))}.",
                 effect="Nothing was published.",
                 next_step="Resolve them in the files, then publish again.",
                 conflicts=left,
@@ -105,16 +157,20 @@ class WorkspacePart:
     def settle(self, git: InnerGit, candidate: Candidate, *, branch: str) -> None:
         """Move the branch inside to the candidate, once the outside has taken it."""
         if candidate.is_new:
-            git.run("update-ref", f"refs/heads/{branch}", candidate.commit, candidate.parent)
+            if not candidate.strayed:
+                git.run("update-ref", f"refs/heads/{branch}", candidate.commit, candidate.parent)
             git.run("update-ref", "--no-deref", "-d", "MERGE_HEAD", allowed=(0, 1, 128))
+        if candidate.strayed:
+            # The branch holds everything HEAD held; work goes on where it is published from.
+            git.run("update-ref", f"refs/heads/{branch}", candidate.commit)
+            git.run("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
-    def take(self, git: InnerGit, commit: str, *, published: str | None) -> None:
+    def take(self, git: InnerGit, held: Quarantine, commit: str, *, published: str | None) -> None:
         """Carry a commit's objects out as a pack and have them checked. Raises PackRefused."""
         if self.repository.has(commit) and (published is None or self.repository.is_ancestor(published, commit)):
             return
         git.run("update-ref", CANDIDATE, commit)
-        known = [f"^{one}" for one in (published, self.repository.branch(self.production)) if one and _has(git, one)]
-        wanted = "".join(f"{line}\n" for line in (commit, *known)).encode()
+        wanted = "".join(f"{line}\n" for line in (commit, *self._shared(git, published))).encode()
         with tempfile.NamedTemporaryFile(prefix="pack", dir=self._incoming()) as file:
             written = 0
             # `git bundle` would start a second git, which the kernel does not let it.
@@ -124,7 +180,20 @@ class WorkspacePart:
                     raise PackRefused(f"The branch's new objects are larger than {PACK_BYTES_MAX // 2**20} MiB.")
                 file.write(chunk)
             file.flush()
-            self.repository.take_pack(Path(file.name), head=commit, expected=published)
+            held.take_pack(Path(file.name), head=commit, expected=published)
+
+    def _shared(self, git: InnerGit, published: str | None) -> list[str]:
+        """What both sides have, as exclusions: the pack leaves it out."""
+        known = self.known(published)
+        if not known:
+            return []
+        said = git.run("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in known).encode()).stdout
+        have = {line.split(" ")[0] for line in said.decode("ascii", "replace").splitlines() if " commit " in line}
+        return [f"^{one}" for one in known if one in have]
+
+    def known(self, published: str | None) -> list[str]:
+        """The commits whose files were looked at before: the branch as published, and production."""
+        return list(dict.fromkeys(one for one in (published, self.repository.branch(self.production)) if one))
 
     def bring(self, git: InnerGit, commit: str) -> None:
         """Give the workspace the objects of production's `commit` and remember where production is."""
@@ -157,13 +226,29 @@ class WorkspacePart:
 
     def conflicts(self, git: InnerGit) -> list[str]:
         """Paths with unresolved conflicts in the workspace."""
-        paths = git.run("diff", "--name-only", "-z", "--diff-filter=U", "--no-ext-diff").stdout.split(b"\0")
-        return [path.decode("utf-8", "backslashreplace") for path in paths if path][:200]
+        return list(self.standing(git).unresolved)[:CONFLICTS_SHOWN]
 
     def _incoming(self) -> Path:
         directory = self.places.var / "git" / "incoming"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return directory
+
+
+def read_status(output: bytes) -> Standing:
+    """Read `git status --porcelain=v2 --branch -z`. Paths are NUL-separated, so no name can forge a line."""
+    head, branch, is_clean = None, "", True
+    unresolved: list[str] = []
+    for line in output.split(b"\0"):
+        if line.startswith(b"# branch.oid "):
+            found = line.removeprefix(b"# branch.oid ").decode("ascii", "replace")
+            head = found if OBJECT_ID.fullmatch(found) else None
+        elif line.startswith(b"# branch.head "):
+            branch = line.removeprefix(b"# branch.head ").decode("utf-8", "replace")
+        elif line and not line.startswith(b"# "):
+            is_clean = False
+            if line.startswith(b"u "):
+                unresolved.append(line.split(b" ", 10)[-1].decode("utf-8", "backslashreplace"))
+    return Standing(head, branch, is_clean, tuple(unresolved))
 
 
 def _identity(author: str, branch: str) -> dict[str, str]:
@@ -175,12 +260,44 @@ def _identity(author: str, branch: str) -> dict[str, str]:
     }
 
 
-def _has(git: InnerGit, commit: str) -> bool:
-    return git.commit_id(commit) is not None
-
-
 def _give(path: Path, uid: int) -> None:
     for directory, names, files in os.walk(path):
         for name in (*names, *files):
             os.chown(Path(directory) / name, uid, uid, follow_symlinks=False)
         os.chown(directory, uid, uid, follow_symlinks=False)
+
+
+def fasten(git: Path, uid: int) -> None:
+    """Configuration, hooks and attributes stay ours: git inside may make files beside them, and never replace them.
+
+    The directory is sticky and not the tenant's, so that only an entry's owner may rename or delete it. What a
+    directory that was not fastened yet holds in their places is hostile, and is put aside.
+    """
+    if os.geteuid() != 0:
+        return  # without root everything has one owner; then the allowlist alone keeps `git config` away
+    held = os.open(git, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(held).st_uid == 0 and os.fstat(held).st_mode & stat.S_ISVTX:
+            return
+        os.fchown(held, 0, uid)
+        os.fchmod(held, 0o1770)
+        for name in ("hooks", "info"):
+            _put_aside(held, name)
+            os.mkdir(name, 0o755, dir_fd=held)
+        _put_aside(held, "config")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        config = os.open("config", flags, 0o644, dir_fd=held)
+        try:
+            os.fchmod(config, 0o644)
+            os.write(config, CONFIGURATION)
+        finally:
+            os.close(config)
+    finally:
+        os.close(held)
+
+
+def _put_aside(held: int, name: str) -> None:
+    try:
+        os.rename(name, f"{name}.aside-{secrets.token_hex(4)}", src_dir_fd=held, dst_dir_fd=held)
+    except FileNotFoundError:
+        return

@@ -6,7 +6,8 @@ filter, attribute or configuration of a tenant is ever read on the host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,11 +71,15 @@ class FileChange:
 
 @dataclass(frozen=True)
 class NewFile:
-    """One version of one path in a range of commits. `content` is empty for what is larger than the limit read."""
+    """One version of one path in a range of commits. `content` is empty for what is larger than the limit read.
+
+    Versions with the same `blob` have the same content and come one after the other.
+    """
 
     path: str
     mode: str
     size_bytes: int
+    blob: str
     content: bytes
 
 
@@ -102,6 +107,29 @@ class MergeCheck:
         return self.tree is not None
 
 
+class Quarantine(Protocol):
+    """The repository with a tenant's objects beside it, which are not part of it yet."""
+
+    def take_pack(self, pack: Path, *, head: str, expected: str | None) -> None:
+        """Check a tenant's pack (fsck, size, history).
+
+        Raises PackRefused when the objects are bad or `head` does not descend from `expected`.
+        Running it again with the same head is fine.
+        """
+        ...
+
+    def new_files(self, head: str, *, known: Sequence[str], content_bytes_max: int) -> Iterator[NewFile]:
+        """Every file any commit of `head` brings that is not in `known`, history included: what a scan must see.
+
+        Raises PackRefused when that is more than can be looked at: never leaves anything out.
+        """
+        ...
+
+    def keep(self) -> None:
+        """Make the objects part of the repository; no branch moves."""
+        ...
+
+
 class Repository(Protocol):
     """The installation's one bare repository, a mirror of the company's remote plus every tenant's branch."""
 
@@ -126,16 +154,12 @@ class Repository(Protocol):
         """Whether the objects of `commit` were taken before."""
         ...
 
-    def take_pack(self, pack: Path, *, head: str, expected: str | None) -> None:
-        """Check a tenant's pack (fsck, size, history) and keep its objects; no branch moves.
-
-        Raises PackRefused when the objects are bad or `head` does not descend from `expected`.
-        Running it again with the same head is fine.
-        """
+    def quarantine(self) -> AbstractContextManager[Quarantine]:
+        """Where a tenant's objects are taken, checked and scanned; what is not kept is deleted at the end."""
         ...
 
-    def new_files(self, head: str, *, since: str | None) -> Iterator[NewFile]:
-        """Every file any commit of `since..head` brings, history included: what a scan must see."""
+    def tidy(self) -> bool:
+        """Put many packs into one and drop what nothing refers to; returns whether there was need."""
         ...
 
     def pack(self, head: str, *, without: str | None) -> bytes:
@@ -163,6 +187,10 @@ class Repository(Protocol):
     def read(self, revision: str, path: str, *, bytes_max: int = 1_000_000) -> bytes: ...
 
     def files(self, revision: str, *, under: str = "", limit: int = 5000) -> list[str]: ...
+
+    def tree(self, revision: str) -> str:
+        """The id of a commit's files: the same files, the same id."""
+        ...
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool: ...
 

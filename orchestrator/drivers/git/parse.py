@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import IO
 
-from orchestrator.core.ports.git import Commit, FileChange
+from orchestrator.core.ports.git import Commit, FileChange, GitFailed
 
 COMMIT_FORMAT = "%H%x00%P%x00%an <%ae>%x00%aI%x00%s%x00%b%x00%x01"
 STATUS = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "C": "added", "T": "type_changed"}
@@ -33,19 +34,27 @@ def commits(text: str) -> list[Commit]:
 
 
 def raw_changes(output: bytes) -> list[tuple[str, str, str, str | None, str]]:
-    """Read `git diff --raw -z`: (status letter, new mode, new blob, old path, path) each."""
+    """Read `git diff --raw -z`, merges as `-c` shows them: (status letter, new mode, new blob, old path, path) each.
+
+    Raises GitFailed on anything else: what is not understood must not pass unseen.
+    """
     fields = [field for field in output.split(b"\0") if field]
     found: list[tuple[str, str, str, str | None, str]] = []
     at = 0
-    while at < len(fields) and fields[at].startswith(b":"):
-        _, mode, _, blob, status = fields[at].decode("ascii").split(" ")
-        path = _path(fields[at + 1])
+    while at < len(fields):
+        header = fields[at].decode("ascii", "replace")
+        parents = len(header) - len(header.lstrip(":"))
+        parts = header[parents:].split(" ")
+        if not parents or len(parts) != 2 * parents + 3 or at + 1 >= len(fields):
+            raise GitFailed("git printed a list of changes that cannot be read.")
+        mode, blob, status = parts[parents], parts[-2], parts[-1]
+        path, old_path = _path(fields[at + 1]), None
         at += 2
-        old_path = None
         if status[0] in "RC":
             old_path, path = path, _path(fields[at])
             at += 1
-        found.append((status[0], mode, blob, old_path, path))
+        letter = "D" if set(status) == {"D"} else status[0]
+        found.append((letter, mode, blob, old_path, path))
     return found
 
 
@@ -86,18 +95,15 @@ def conflicts(output: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_path(field) for field in output.split(b"\0")[1:] if field))
 
 
-def blobs(output: bytes) -> Iterator[tuple[str, bytes]]:
-    """Read `git cat-file --batch`: (object id, content) each; the announced size is what separates them."""
-    at = 0
-    while at < len(output):
-        end = output.index(b"\n", at)
-        header = output[at:end].split(b" ")
-        at = end + 1
-        if len(header) != 3:
+def blobs(output: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Read `git cat-file --batch` as it comes: (object id, content) each; the announced size separates them."""
+    while header := output.readline():
+        fields = header.split()
+        if len(fields) != 3:
             continue  # `<id> missing`
-        length = int(header[2])
-        yield header[0].decode("ascii"), output[at : at + length]
-        at += length + 1
+        content = output.read(int(fields[2]))
+        output.read(1)
+        yield fields[0].decode("ascii"), content
 
 
 def _path(raw: bytes) -> str:

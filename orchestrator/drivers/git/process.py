@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from orchestrator.core.ports.git import GitFailed
 
@@ -19,6 +21,7 @@ PINS: Mapping[str, str] = {
     "core.fsmonitor": "false",
     "core.attributesFile": "/dev/null",
     "core.alternateRefsCommand": "",
+    "core.bigFileThreshold": "64m",  # what is larger is never held in memory whole
     "core.askPass": "",
     "credential.helper": "",
     "diff.external": "",
@@ -51,13 +54,17 @@ class Output:
 
 @dataclass(frozen=True)
 class Git:
-    """Runs git for one bare repository. `timeout_s` bounds every call; output past `bytes_max` is cut off."""
+    """Runs git for one bare repository. `timeout_s` bounds every call, `bytes_max` what it may print.
+
+    `variables` are set for every call, such as where objects are kept.
+    """
 
     directory: Path
     program: str = "git"
     timeout_s: float = 120.0
     bytes_max: int = 64 * 1024 * 1024
     pins: Mapping[str, str] = field(default_factory=lambda: PINS)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self, *arguments: str) -> list[str]:
         pinned = [part for name, value in self.pins.items() for part in ("-c", f"{name}={value}")]
@@ -76,6 +83,7 @@ class Git:
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_OPTIONAL_LOCKS": "0",
+            **self.variables,
             **extra,
         }
 
@@ -85,11 +93,12 @@ class Git:
         stdin: bytes | BinaryIO = b"",
         environment: Mapping[str, str] | None = None,
         allowed: Sequence[int] = (0,),
+        cut: bool = False,
     ) -> Output:
         """Run it and return what it said. `stdin` is fed from bytes, or from a file at its present position.
 
-        Raises GitFailed on a time-out or an exit code outside `allowed`; the message names the subcommand and
-        the end of git's own words, without credentials.
+        Raises GitFailed on a time-out, an exit code outside `allowed`, or more output than `bytes_max` (with `cut`
+        the rest is left out); the message names the subcommand and the end of git's own words, without credentials.
         """
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
@@ -109,6 +118,8 @@ class Git:
                 raise GitFailed(
                     f"git could not be started: {error.strerror}.", next_step="Install git 2.38."
                 ) from error
+            if out.seek(0, os.SEEK_END) > self.bytes_max and not cut:
+                raise GitFailed(f"git {arguments[0]} printed more than {self.bytes_max // 2**20} MiB.")
             out.seek(0)
             err.seek(0)
             output = Output(
@@ -123,3 +134,43 @@ class Git:
                 exit_code=output.exit_code,
             )
         return output
+
+    @contextmanager
+    def piped(self, *arguments: str, stdin: bytes = b"") -> Iterator[IO[bytes]]:
+        """Its standard output while it runs, for what is too much to hold; it is ended with the block.
+
+        Raises GitFailed at the end when git did not succeed or took longer than `timeout_s`.
+        """
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            process = subprocess.Popen(
+                self.arguments(*arguments),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env=self.environment({}),
+                cwd="/",
+            )
+            late = threading.Timer(self.timeout_s, process.kill)
+            late.daemon = True
+            late.start()
+            try:
+                if process.stdout is None:
+                    raise GitFailed(f"git {arguments[0]} could not be read.")
+                yield process.stdout
+                process.stdout.close()
+                process.wait()
+            finally:
+                late.cancel()
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
+            if process.returncode != 0:
+                err.seek(0)
+                said = CREDENTIAL_IN_URL.sub("***@", err.read(20_000).decode("utf-8", "replace"))
+                raise GitFailed(
+                    f"git {arguments[0]} failed or took longer than {self.timeout_s:g} s.", effect=said.strip()[-600:]
+                )

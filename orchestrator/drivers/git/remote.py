@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.core.ports.git import GitFailed, PushRefused, RemoteUnreachable
+from orchestrator.drivers.git.keys import REFUSED, VARIABLE, PushKeys
 from orchestrator.drivers.git.process import CREDENTIAL_IN_URL, Git
 
-REFUSALS = ("[rejected]", "[remote rejected]", "non-fast-forward", "stale info", "fetch first", "denied", "protected")
+REFUSALS = (
+    "[rejected]",
+    "[remote rejected]",
+    "non-fast-forward",
+    "stale info",
+    "fetch first",
+    "denied",
+    "protected",
+    REFUSED,
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,7 @@ class Remote:
 
     url: str
     ssh_programs: Mapping[str, Path] = field(default_factory=dict)
+    keys: PushKeys | None = None  # of a repository of our own
 
     @property
     def shown(self) -> str:
@@ -58,6 +69,8 @@ class Remote:
     def _talk(self, git: Git, *arguments: str, credential: str = "publish", branch: str = "") -> str:
         program = self.ssh_programs.get(credential)
         environment = {"GIT_SSH": str(program), "GIT_SSH_VARIANT": "ssh"} if program else {}
+        if self.keys is not None:
+            environment[VARIABLE] = str(self.keys.files()[credential])
         try:
             return git.run(*arguments, environment=environment).text
         except GitFailed as failure:

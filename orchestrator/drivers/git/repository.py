@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.core.ports.git import (
@@ -16,7 +18,7 @@ from orchestrator.core.ports.git import (
     PackRefused,
     UnknownRevision,
 )
-from orchestrator.drivers.git import parse, workspace
+from orchestrator.drivers.git import parse, quarantine, workspace
 from orchestrator.drivers.git.process import Git
 from orchestrator.drivers.git.remote import Remote
 
@@ -24,8 +26,10 @@ OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color")
 ZERO = "0" * 40
 SUBMODULE = "160000"
-SCANNED_BYTES_MAX = 1_000_000
-SCANNED_AT_ONCE = 50
+NEW_BYTES_MAX = 2 * 2**30  # all new files of one publish together, as they are in the work tree
+PACKS_MAX = 40  # a publish leaves a pack; with many of them every look-up is slow
+UNUSED_KEPT = "1.day.ago"  # far longer than a publish that is under way
+TIDY_S_MAX = 900.0
 
 
 class BareRepository:
@@ -73,19 +77,22 @@ class BareRepository:
         merge_base, head = self._merge_base(base, head), self._known(head)
         # `:(literal)` keeps a hostile file name from being read as a pathspec pattern.
         where = [f":(literal){path}"] if path else []
-        output = self._git.run("diff-tree", "-r", "-p", "-M", *NO_PROGRAMS, merge_base, head, "--", *where)
+        output = self._git.run("diff-tree", "-r", "-p", "-M", *NO_PROGRAMS, merge_base, head, "--", *where, cut=True)
         return output.stdout[:bytes_max].decode("utf-8", "replace")
 
     def read(self, revision: str, path: str, *, bytes_max: int = 1_000_000) -> bytes:
         blob = self._resolve(f"{self._known(revision)}:{path}", kind="blob")
         if blob is None:
             raise UnknownRevision(f"There is no file {path!a} in {revision[:12]}.")
-        return self._git.run("cat-file", "blob", blob).stdout[:bytes_max]
+        return self._git.run("cat-file", "blob", blob, cut=True).stdout[:bytes_max]
 
     def files(self, revision: str, *, under: str = "", limit: int = 5000) -> list[str]:
         where = [f":(literal){under}"] if under else []
         names = self._git.run("ls-tree", "-r", "-z", "--name-only", self._known(revision), "--", *where).stdout
         return [name.decode("utf-8", "backslashreplace") for name in names.split(b"\0") if name][:limit]
+
+    def tree(self, revision: str) -> str:
+        return self._git.run("rev-parse", "--verify", f"{self._known(revision)}^{{tree}}").text.strip()
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         arguments = ("merge-base", "--is-ancestor", self._known(ancestor), self._known(descendant))
@@ -123,21 +130,60 @@ class BareRepository:
                 next_step="Merge the published commit back into the workspace.",
             )
 
-    def new_files(self, head: str, *, since: str | None) -> Iterator[NewFile]:
-        span = [self._known(head)] + ([f"^{self._known(since)}"] if since else [])
-        shape = ("--raw", "-z", "--no-abbrev", "--no-renames", "-m", "--root", "--format=", *NO_PROGRAMS)
-        raw = self._git.run("log", *shape, *span, "--").stdout
+    @contextmanager
+    def quarantine(self) -> Iterator[Quarantined]:
+        with quarantine.objects_apart(self._directory) as (held, variables):
+            yield Quarantined(self._directory, held, variables, pack_bytes_max=self._pack_bytes_max)
+
+    def new_files(
+        self, head: str, *, known: Sequence[str], content_bytes_max: int, bytes_max: int = NEW_BYTES_MAX
+    ) -> Iterator[NewFile]:
+        span = [self._known(head), *(f"^{self._known(one)}" for one in known)]
+        # A merge brings only what none of its parents had (`-c`); what they had is looked at with them.
+        shape = ("--raw", "-z", "--no-abbrev", "--no-renames", "-c", "--root", "--format=", *NO_PROGRAMS)
+        try:
+            raw = self._git.run("log", *shape, *span, "--").stdout
+        except GitFailed as failure:
+            raise PackRefused("The new commits are more than can be checked.", effect=failure.message) from failure
         changes = [change for change in parse.raw_changes(raw) if change[0] != "D"]
         sizes = self._sizes({blob for _, mode, blob, _, _ in changes if mode != SUBMODULE})
-        small = sorted({blob for blob, size_bytes in sizes.items() if size_bytes <= SCANNED_BYTES_MAX})
-        contents = dict(self._contents(small))
+        if sum(sizes.values()) > bytes_max:
+            raise PackRefused(
+                f"The new files hold {sum(sizes.values()) / 2**30:.1f} GiB, more than {bytes_max / 2**30:.1f} GiB.",
+                effect="Nothing was published.",
+                next_step="Take large files out of the branch.",
+            )
+        places: dict[str, list[tuple[str, str]]] = {}
         for _, mode, blob, _, path in changes:
-            yield NewFile(path, mode, sizes.get(blob, 0), contents.get(blob, b""))
+            if sizes.get(blob, content_bytes_max + 1) <= content_bytes_max:
+                places.setdefault(blob, []).append((path, mode))
+            else:
+                yield NewFile(path, mode, sizes.get(blob, 0), blob, b"")
+        for blob, content in self._contents(places):
+            for path, mode in places[blob]:
+                yield NewFile(path, mode, len(content), blob, content)
 
-    def _contents(self, blobs: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        for first in range(0, len(blobs), SCANNED_AT_ONCE):
-            wanted = "".join(f"{blob}\n" for blob in blobs[first : first + SCANNED_AT_ONCE])
-            yield from parse.blobs(self._git.run("cat-file", "--batch", stdin=wanted.encode()).stdout)
+    def _contents(self, blobs: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Each blob once, one in memory at a time. Raises GitFailed when one is missing."""
+        wanted = sorted(blobs)
+        if not wanted:
+            return
+        count = 0
+        with self._git.piped(
+            "cat-file", "--batch", "--buffer", stdin="".join(f"{b}\n" for b in wanted).encode()
+        ) as out:
+            for blob in parse.blobs(out):
+                count += 1
+                yield blob
+        if count != len(wanted):
+            raise GitFailed(f"{len(wanted) - count} of {len(wanted)} new files could not be read.")
+
+    def tidy(self) -> bool:
+        """Put many packs into one and drop what nothing refers to since a day; returns whether there was need."""
+        if sum(1 for _ in (self._directory / "objects" / "pack").glob("*.idx")) <= PACKS_MAX:
+            return False
+        Git(self._directory, timeout_s=TIDY_S_MAX).run("gc", "--quiet", f"--prune={UNUSED_KEPT}")
+        return True
 
     def pack(self, head: str, *, without: str | None) -> bytes:
         wanted = [self._known(head)] + ([f"^{self._known(without)}"] if without else [])
@@ -166,8 +212,7 @@ class BareRepository:
         return self._commit_tree(check.tree, parents, message=message, author=author, email=email)
 
     def restore(self, state: str, *, onto: str, message: str, author: str, email: str) -> str:
-        tree = self._git.run("rev-parse", "--verify", f"{self._known(state)}^{{tree}}").text.strip()
-        return self._commit_tree(tree, (self._known(onto),), message=message, author=author, email=email)
+        return self._commit_tree(self.tree(state), (self._known(onto),), message=message, author=author, email=email)
 
     def _commit_tree(self, tree: str, parents: Sequence[str], *, message: str, author: str, email: str) -> str:
         identity = {
@@ -242,3 +287,15 @@ class BareRepository:
         lines = self._git.run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=wanted.encode())
         pairs = (line.split(" ") for line in lines.text.splitlines() if not line.endswith(" missing"))
         return {blob: int(size) for blob, size in pairs}
+
+
+class Quarantined(BareRepository):
+    """A look at the repository that takes objects into a directory apart; implements core.ports.git.Quarantine."""
+
+    def __init__(self, directory: Path, held: Path, variables: Mapping[str, str], *, pack_bytes_max: int) -> None:
+        super().__init__(directory, pack_bytes_max=pack_bytes_max)
+        self._git = replace(self._git, variables=variables)
+        self._held = held
+
+    def keep(self) -> None:
+        quarantine.keep(self._held, self._directory)

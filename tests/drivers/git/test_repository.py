@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.core.ports.git import BranchMoved, PackRefused, PushRefused, RemoteUnreachable, UnknownRevision
+from orchestrator.core.ports.git import (
+    BranchMoved,
+    NewFile,
+    PackRefused,
+    PushRefused,
+    RemoteUnreachable,
+    UnknownRevision,
+)
 from orchestrator.drivers.git.remote import Remote
 from orchestrator.drivers.git.repository import BareRepository
 
@@ -174,9 +182,111 @@ def test_a_scan_sees_what_a_later_commit_took_away_again(repository: BareReposit
     (workspace.directory / "link").symlink_to("../out")
     workspace.commit("Remove")
     head = accept(repository, workspace)
-    found = {file.path: (file.mode, file.content) for file in repository.new_files(head, since=base)}
+    found = {file.path: (file.mode, file.content) for file in new_files(repository, head, base)}
     assert found == {"key.pem": ("100644", b"secret\n"), "link": ("120000", b"../out")}
-    assert "app.py" in {file.path for file in repository.new_files(head, since=None)}
+    assert "app.py" in {file.path for file in new_files(repository, head)}
+
+
+def new_files(repository: BareRepository, head: str, *known: str) -> list[NewFile]:
+    return list(repository.new_files(head, known=known, content_bytes_max=1_000_000))
+
+
+def test_a_scan_leaves_out_what_production_brought_and_sees_what_a_merge_adds(
+    repository: BareRepository, workspace: Workspace
+) -> None:
+    base = accept(repository, workspace, branch="main")
+    workspace.git("checkout", "--quiet", "-b", "mine")
+    workspace.write("mine.py", "mine\n")
+    workspace.commit("Mine")
+    published = accept(repository, workspace)
+    workspace.git("checkout", "--quiet", "main")
+    workspace.write("theirs.py", "theirs\n")
+    workspace.commit("Theirs")
+    production = accept(repository, workspace, branch="main")
+    workspace.git("checkout", "--quiet", "mine")
+    workspace.git("merge", "--quiet", "--no-commit", "main")
+    workspace.write("slipped-in.pem", "secret\n")
+    workspace.commit("Merge main")
+    head = accept(repository, workspace)
+    assert {file.path for file in new_files(repository, head, published, production)} == {"slipped-in.pem"}
+    assert {file.path for file in new_files(repository, head, base)} == {"mine.py", "theirs.py", "slipped-in.pem"}
+
+
+def test_more_than_can_be_looked_at_is_refused_and_never_cut_short(
+    repository: BareRepository, workspace: Workspace
+) -> None:
+    base = accept(repository, workspace)
+    for number in range(3):
+        workspace.write(f"f{number}", f"{number}" * 1000)
+    workspace.commit("Much")
+    head = accept(repository, workspace)
+    with pytest.raises(PackRefused, match="GiB"):
+        list(repository.new_files(head, known=[base], content_bytes_max=2000, bytes_max=2000))
+    repository._git = replace(repository._git, bytes_max=100)
+    with pytest.raises(PackRefused, match="more than can be checked"):
+        new_files(repository, head, base)
+
+
+def test_the_same_content_comes_once_for_all_its_paths(repository: BareRepository, workspace: Workspace) -> None:
+    base = accept(repository, workspace)
+    for path in ("a", "b", "z/c"):
+        workspace.write(path, "same\n")
+    workspace.write("large", "x" * 3000)
+    workspace.commit("Same")
+    found = repository.new_files(accept(repository, workspace), known=[base], content_bytes_max=2000)
+    large, *same = found
+    assert (large.path, large.size_bytes, large.content) == ("large", 3000, b"")
+    assert sorted(file.path for file in same) == ["a", "b", "z/c"]
+    assert {(file.blob, file.content) for file in same} == {(same[0].blob, b"same\n")}
+
+
+def test_what_was_in_quarantine_and_not_kept_is_gone(repository: BareRepository, workspace: Workspace) -> None:
+    head = workspace.git("rev-parse", "HEAD")
+    with repository.quarantine() as held:
+        held.take_pack(workspace.pack(), head=head, expected=None)
+        assert [file.path for file in held.new_files(head, known=(), content_bytes_max=100)] == ["app.py"]
+        assert not repository.has(head)
+    assert not repository.has(head)
+    assert not list((repository._directory / "quarantine").iterdir())
+    with repository.quarantine() as held:
+        held.take_pack(workspace.pack(), head=head, expected=None)
+        held.keep()
+    assert repository.has(head)
+    assert not list((repository._directory / "quarantine").iterdir())
+
+
+def test_a_pack_in_quarantine_may_build_on_what_is_kept(repository: BareRepository, workspace: Workspace) -> None:
+    base = accept(repository, workspace)
+    workspace.write("app.py", "one\ntwo\nthree\nfour\n")
+    head = workspace.commit("Second")
+    command = ["git", "pack-objects", "--revs", "--stdout", "--quiet", "--thin"]
+    wanted = f"{head}\n^{base}\n".encode()
+    thin = subprocess.run(command, input=wanted, cwd=workspace.directory, env=ENVIRONMENT, capture_output=True)
+    pack = workspace.directory.parent / "thin.pack"
+    pack.write_bytes(thin.stdout)
+    with repository.quarantine() as held:
+        held.take_pack(pack, head=head, expected=base)
+        held.keep()
+    assert repository.read(head, "app.py") == b"one\ntwo\nthree\nfour\n"
+
+
+def test_many_packs_become_one_and_what_nothing_refers_to_goes(
+    repository: BareRepository, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.drivers.git.repository.PACKS_MAX", 3)
+    monkeypatch.setattr("orchestrator.drivers.git.repository.UNUSED_KEPT", "now")
+    heads = []
+    for number in range(5):
+        workspace.write("app.py", f"{number}\n")
+        workspace.commit(f"Number {number}")
+        heads.append(accept(repository, workspace))
+    workspace.git("commit", "--quiet", "--amend", "--message", "Refused later")
+    lost = workspace.git("rev-parse", "HEAD")
+    repository.take_pack(workspace.pack(), head=lost, expected=None)
+    assert repository.tidy() and not repository.tidy()
+    assert repository.branch("tenant/a") == heads[-1] and all(repository.has(head) for head in heads)
+    assert not repository.has(lost)
+    assert len(list((repository._directory / "objects" / "pack").glob("*.pack"))) == 1
 
 
 def test_a_rename_keeps_both_names(repository: BareRepository, workspace: Workspace) -> None:
