@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from pathlib import Path
 
 import pytest
 
 from orchestrator import config
-from orchestrator.config import InvalidConfiguration, Settings, load
+from orchestrator.config import FileSection, InvalidConfiguration, Settings, load
+
+# What config.py works with itself; the other files are asked for by name.
+READ_BY_CONFIG = {"dsn_file", "public_port", *FileSection.model_fields}
 
 
 @pytest.fixture
@@ -99,3 +103,21 @@ def test_addresses_leave_out_the_schemes_own_port(directory: Path) -> None:
     assert plain.proxy.address("harbour.localhost") == "http://harbour.localhost:8080"
     behind = {"ORCHESTRATOR_PROXY__SCHEME": "https", "ORCHESTRATOR_PROXY__PUBLIC_PORT": "443"}
     assert load(directory, environment=behind).proxy.address("a.example.com") == "https://a.example.com"
+
+
+@pytest.mark.parametrize("plan", ["10.0.0.0/24", "8.8.0.0/16", "10.0.0.1/16", "fd00::/64", "nowhere"])
+def test_an_address_plan_that_cannot_hold_a_tenant_is_named(directory: Path, plan: str) -> None:
+    (directory / "networks.yaml").write_text(f"plan: {plan}\n")
+    with pytest.raises(InvalidConfiguration, match=r"networks\.yaml: plan"):
+        load(directory, environment={})
+
+
+def test_every_setting_is_read_by_something() -> None:
+    """A key that changes nothing is worse than none: people believe it."""
+    used = set()
+    for path in (config.PROJECT / "orchestrator").rglob("*.py"):
+        if path != Path(config.__file__):
+            used |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    sections = [field.annotation for field in Settings.model_fields.values()]
+    keys = {key for section in sections for key in getattr(section, "model_fields", {})}
+    assert keys - used <= READ_BY_CONFIG

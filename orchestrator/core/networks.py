@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from orchestrator.core.tenants import room_for
 from orchestrator.errors import NotFound, OutsideFailure
 
 NONE = "none"
@@ -82,6 +83,35 @@ def _profile_name(name: str) -> str:
 Profiles = Annotated[
     dict[Annotated[str, AfterValidator(_profile_name)], NetworkProfile], Field(max_length=PROFILES_MAX)
 ]
+
+
+def _roomy(plan: IPv4Network) -> IPv4Network:
+    if room_for(plan) < 1 or plan.is_global:
+        raise ValueError("use a private range of /22 or larger; a /16 has room for every tenant")
+    return plan
+
+
+class NetworkSettings(BaseModel):
+    """configs/networks.yaml: the installation's address plan, and what commands may reach through it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: Annotated[IPv4Network, AfterValidator(_roomy)] = IPv4Network("10.213.0.0/16")
+    profiles: Profiles = {}
+
+    @property
+    def edge(self) -> IPv4Network:
+        """The network between the host and the proxy: the plan's first /28."""
+        return IPv4Network((int(self.plan.network_address), 28))
+
+    @property
+    def edge_gateway(self) -> str:
+        """This host's address there; the sign-in check listens on it."""
+        return str(self.edge[1])
+
+    @property
+    def edge_proxy(self) -> str:
+        return str(self.edge[2])
 
 
 def ports(profiles: dict[str, NetworkProfile]) -> dict[str, int]:

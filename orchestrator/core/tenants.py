@@ -113,6 +113,13 @@ class TenantAddresses:
         return str(self.subnet[4])
 
 
+def room_for(plan: IPv4Network) -> int:
+    """How many tenants the plan has addresses for: a /28 each, less the first /24 and the last sixteenth."""
+    own = (plan.num_addresses * 15 // 16 - 256) // 16
+    outward = plan.num_addresses // 16 - 18
+    return max(0, min(own, outward))
+
+
 def addresses(plan: IPv4Network, number: int) -> TenantAddresses:
     """The /28 for slot `number`; slot 0 of the plan is the edge network's. Raises ValueError past the plan's end."""
     first = int(plan.network_address) + 256 + 16 * number

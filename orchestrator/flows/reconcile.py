@@ -6,7 +6,8 @@ lock for each tenant it looks at: a tenant somebody else is changing is left alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,19 +16,22 @@ from sqlalchemy import Engine
 
 from orchestrator import logs
 from orchestrator.core.actors import system
+from orchestrator.core.generations import GenerationState
 from orchestrator.core.names import TenantNames
 from orchestrator.core.ports import engine as port
 from orchestrator.core.tenants import Tenant, TenantState
 from orchestrator.errors import OrchestratorError
 from orchestrator.parts.journal import Journal
 from orchestrator.parts.tenancy import Tenancy
-from orchestrator.store import tenants
+from orchestrator.store import generations, refreshes, tenants
 from orchestrator.store.session import TenantBusy, tenant_lock
 
 LOG = logs.get("reconcile")
 ACTOR = system("reconcile")
 PAUSE_S = 20.0
 PAUSE_S_MAX = 600.0
+LOOK_AGAIN_S = 60.0
+HALF_MADE = (GenerationState.CREATING, GenerationState.CANDIDATE, GenerationState.REMOVING)
 TENANT_ROLES = frozenset({"sandbox", "aside", "database", "pool", "generation", "egress"})
 
 
@@ -41,17 +45,26 @@ class Reconciled:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one round found: containers that run, networks the proxy is on, routes that are written."""
+    """What one round found: containers that run, networks the proxy is on, routes that are written.
+
+    `containers` are the ids of those that run, by tenant; `open` the tenants with something begun and not ended.
+    """
 
     running: frozenset[str]
     proxied: frozenset[str]
     routed: frozenset[str]
+    containers: Mapping[str, frozenset[str]]
+    open: frozenset[str]
 
 
 @dataclass(frozen=True)
 class ReconcileFlow:
     """`installation` sees to the shared containers and returns what it did; `recover` finishes or undoes a refresh;
-    `finish_launch` and `finish_removal` take up what was cut off, under the lock this flow holds."""
+    `finish_launch` and `finish_removal` take up what was cut off, under the lock this flow holds.
+
+    Each round compares one listing with the records. Asking every database and pool whether it answers costs far
+    more, so one that answered is asked again after a minute, or at once when its containers are others than then.
+    """
 
     store: Engine
     engine: port.Engine
@@ -61,6 +74,8 @@ class ReconcileFlow:
     finish_launch: Callable[[Tenant], object]
     finish_removal: Callable[[Tenant], object]
     at_once: int = 4
+    failed_after: int = 5
+    _sound: dict[str, tuple[frozenset[str], float]] = field(default_factory=dict, repr=False)
 
     def run(self) -> Reconciled:
         """One round over the installation and every tenant. Raises only when nothing could be looked at."""
@@ -88,15 +103,25 @@ class ReconcileFlow:
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="reconcile") as pool:
             list(pool.map(one, every))
         self._remove_strays(every, seen, result)
+        for gone in set(self._sound) - {tenant.id for tenant in every}:
+            del self._sound[gone]
         return result
 
     def _look(self) -> Seen:
         found = self.engine.containers()
         proxied = [network for one in found if one.running and one.role == "proxy" for network in one.networks]
+        containers: dict[str, set[str]] = {}
+        for one in found:
+            if one.running and one.tenant_id:
+                containers.setdefault(one.tenant_id, set()).add(one.id)
+        with self.store.connect() as connection:
+            half_made = {one.tenant_id for one in generations.listed(connection, states=HALF_MADE)}
         return Seen(
             running=frozenset(one.name for one in found if one.running),
             proxied=frozenset(proxied),
             routed=frozenset(self.tenancy.route.proxy.published()),
+            containers={tenant_id: frozenset(ids) for tenant_id, ids in containers.items()},
+            open=frozenset(half_made | {one.tenant_id for one in refreshes.unfinished(self.store)}),
         )
 
     def _one(self, tenant: Tenant, seen: Seen) -> list[str]:
@@ -114,16 +139,28 @@ class ReconcileFlow:
         if tenant.state is TenantState.FAILED:
             return self._clear_failed(tenant, seen)
         if tenant.state is TenantState.STOPPED:
-            return self._keep_stopped(tenant, seen)
+            return [*self._recovered(tenant, seen), *self._keep_stopped(tenant, seen)]
         return []
 
-    def _keep_running(self, tenant: Tenant, seen: Seen) -> list[str]:
+    def _recovered(self, tenant: Tenant, seen: Seen) -> list[str]:
+        """Finish or undo a refresh and see to the live database, unless it was found sound a moment ago."""
+        now, found = time.monotonic(), seen.containers.get(tenant.id, frozenset())
+        known, at = self._sound.get(tenant.id, (None, 0.0))
+        if known == found and now - at < LOOK_AGAIN_S and tenant.id not in seen.open:
+            return []
+        self._sound.pop(tenant.id, None)
         done = self.recover(tenant)
-        trouble = tenants.trouble(self.store, tenant.id)
-        if trouble.next_try_at is not None and trouble.next_try_at > datetime.now(UTC):
-            return done
+        if not done:
+            self._sound[tenant.id] = (found, now)
+        return done
+
+    def _keep_running(self, tenant: Tenant, seen: Seen) -> list[str]:
+        done = self._recovered(tenant, seen)
         missing = self._missing(tenant, seen)
         if not missing:
+            return done
+        trouble = tenants.trouble(self.store, tenant.id)
+        if trouble.next_try_at is not None and trouble.next_try_at > datetime.now(UTC):
             return done
         with tenant_lock(self.store, tenant.id):
             tenant = tenants.get(self.store, tenant.id)
@@ -133,7 +170,9 @@ class ReconcileFlow:
                 self.tenancy.ensure(tenant, Journal(self.store, tenant.id, "reconcile"))
             except OrchestratorError as error:
                 pause_s = min(PAUSE_S * 2**trouble.attempts, PAUSE_S_MAX)
-                tenants.note_trouble(self.store, tenant.id, str(error), pause_s=pause_s)
+                attempts = tenants.note_trouble(self.store, tenant.id, str(error), pause_s=pause_s)
+                if attempts == self.failed_after:
+                    LOG.error("tenant.not_brought_back", tenant=tenant.name, attempts=attempts, code=error.code)
                 raise
             tenants.set_state(self.store, tenant.id, TenantState.RUNNING)
         return [*done, f"started again: {', '.join(missing)}"]
@@ -168,7 +207,9 @@ class ReconcileFlow:
     def _keep_stopped(self, tenant: Tenant, seen: Seen) -> list[str]:
         names = TenantNames(self.tenancy.sandbox.instance, tenant.id, tenant.name)
         live_id = self.tenancy.pools.live_id(tenant.id)
-        its_own = {names.sandbox, names.pool} | ({names.database(live_id)} if live_id else set())
+        its_own = {names.sandbox, names.pool, self.tenancy.egress.name(tenant)}
+        if live_id is not None:
+            its_own.add(names.database(live_id))
         if not its_own & seen.running and tenant.id not in seen.routed:
             return []
         with tenant_lock(self.store, tenant.id):

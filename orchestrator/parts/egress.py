@@ -69,9 +69,12 @@ class EgressPart:
         names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
         return Way(port, dict.fromkeys(names, url))
 
+    def name(self, tenant: Tenant) -> str:
+        return f"{self.instance}-{tenant.id}-egress"
+
     def remove(self, tenant: Tenant) -> None:
         """Delete the tenant's proxy; fine when there is none."""
-        self.engine.remove(self._name(tenant))
+        self.engine.remove(self.name(tenant))
         (self._directory(tenant) / "squid.conf").unlink(missing_ok=True)
 
     def spec(self, tenant: Tenant, text: str) -> ContainerSpec:
@@ -79,7 +82,7 @@ class EgressPart:
         _, _, address = outward(self.network.plan, tenant.number)
         inner = TenantNames(self.instance, tenant.id, tenant.name).network
         return ContainerSpec(
-            name=self._name(tenant),
+            name=self.name(tenant),
             image=self.image,
             argv=("/usr/sbin/squid", "-N", "-f", "/etc/egress/squid.conf"),
             uid=UID,
@@ -140,6 +143,3 @@ class EgressPart:
 
     def _directory(self, tenant: Tenant) -> Path:
         return self.places.tenant_run(tenant.id) / "e"
-
-    def _name(self, tenant: Tenant) -> str:
-        return f"{self.instance}-{tenant.id}-egress"

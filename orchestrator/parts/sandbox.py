@@ -54,6 +54,7 @@ class SandboxPart:
     password: Callable[[Tenant], str]
     require_kernel_gate: bool = True
     patience_s: float = 20.0
+    stop_timeout_s: float = 10.0
 
     def spec(self, tenant: Tenant, network: Attachment | None) -> ContainerSpec:
         """The container; the same arguments give the same one. Without a network it is a place to run git only."""
@@ -161,7 +162,8 @@ class SandboxPart:
             self.engine.remove(spec.name)
 
     def stop(self, tenant: Tenant) -> None:
-        self.engine.stop(TenantNames(self.instance, tenant.id, tenant.name).sandbox, timeout_s=3)
+        name = TenantNames(self.instance, tenant.id, tenant.name).sandbox
+        self.engine.stop(name, timeout_s=round(self.stop_timeout_s))
 
     def remove(self, tenant: Tenant) -> None:
         """Delete the containers and their socket directories; the workspace is the workspace part's."""

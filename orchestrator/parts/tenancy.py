@@ -17,6 +17,7 @@ from orchestrator.core.places import Places
 from orchestrator.core.refresh import NoSnapshot
 from orchestrator.core.snapshots import Snapshot
 from orchestrator.core.tenants import Tenant
+from orchestrator.parts.egress import EgressPart
 from orchestrator.parts.generation import Generations
 from orchestrator.parts.journal import Journal
 from orchestrator.parts.network import NetworkPart
@@ -37,6 +38,7 @@ class Tenancy:
     network: NetworkPart
     workspace: WorkspacePart
     sandbox: SandboxPart
+    egress: EgressPart
     route: RoutePart
     places: Places
     profile: Callable[[str], Profile]
@@ -110,6 +112,7 @@ class Tenancy:
             self.route.withdraw(tenant)
         with journal.step("sandbox"):
             self.sandbox.stop(tenant)
+            self.egress.remove(tenant)  # it keeps nothing, and comes back with the next command that wants it
         with journal.step("pool"):
             self.pools.stop(tenant)
         with journal.step("database"):
@@ -126,15 +129,20 @@ class Tenancy:
             self.route.withdraw(tenant)
         with journal.step("sandbox"):
             self.sandbox.remove(tenant)
+            self.egress.remove(tenant)
         with journal.step("pool"):
             self.pools.remove(tenant)
         with journal.step("database"):
             self._remove_generations(tenant)
         with journal.step("network"):
+            # Whatever else carries the tenant's label: a command's disposable place, a rehearsal.
+            for left in self.sandbox.engine.containers(tenant_id=tenant.id):
+                self.sandbox.engine.remove(left.name)
             self.network.remove(tenant)
         with journal.step("workspace"):
             self.workspace.remove(tenant)
             shutil.rmtree(self.places.tenant_run(tenant.id), ignore_errors=True)
+            shutil.rmtree(self.places.results(tenant.id), ignore_errors=True)
 
     def _remove_generations(self, tenant: Tenant) -> None:
         """Those recorded and those only found on the disk."""

@@ -17,7 +17,7 @@ from orchestrator.core.masking import rules as masking_rules
 from orchestrator.core.names import TenantNames
 from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.ports.snapshots import Source
-from orchestrator.core.tenants import Tenant
+from orchestrator.core.tenants import Tenant, room_for
 from orchestrator.demo import hotels
 from orchestrator.drivers.oidc.provider import make_provider
 from orchestrator.drivers.postgres.apply.production import PostgresProduction
@@ -30,12 +30,14 @@ from orchestrator.flows.launch import Host, LaunchFlow
 from orchestrator.flows.publish import PublishFlow
 from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow, RefreshRecovery
+from orchestrator.flows.sample import SampleFlow
 from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
 from orchestrator.flows.usage import UsageFlow
 from orchestrator.flows.watch import WatchFlow
 from orchestrator.parts.code import Code
 from orchestrator.parts.drafts import ChangeDrafts
+from orchestrator.parts.egress import EgressPart
 from orchestrator.parts.generation import Generations
 from orchestrator.parts.network import NetworkPart
 from orchestrator.parts.policy import PolicyPart
@@ -50,6 +52,7 @@ from orchestrator.wiring.changes import ChangeServices, change_services
 from orchestrator.wiring.drivers import SECCOMP_PROFILE, WEB_PORT, Drivers, make_drivers
 from orchestrator.wiring.gate import make_gate, make_policies
 from orchestrator.wiring.installation import Installation
+from orchestrator.wiring.notifying import make_notify
 from orchestrator.wiring.probing import make_probe
 from orchestrator.wiring.services import Services
 from orchestrator.wiring.visitor import Visitor
@@ -75,7 +78,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         limits=settings.limits,
         host=_host(),
         image=drivers.images.sandbox,
-        tenants_max=settings.tenants.tenants_max,
+        tenants_max=min(settings.tenants.tenants_max, room_for(settings.networks.plan)),
         answers=visitor.visit,
     )
     tenant_flow = TenantFlow(store, drivers.audit, tenancy, visitor.visit)
@@ -100,6 +103,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             finish_launch=lambda one: launch.finish(one, actor=RECONCILER),
             finish_removal=lambda one: tenant_flow.finish_removal(one, actor=RECONCILER),
             at_once=settings.reconcile.at_once,
+            failed_after=settings.reconcile.failed_after,
         ),
         probe=make_probe(drivers, store, tenancy),
         watch=_watch(drivers, store, tenancy),
@@ -112,6 +116,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
             instance=settings.instance,
             profile=settings.limits.profile,
         ),
+        sample=SampleFlow(store, drivers.engine, drivers.volume, settings.instance),
         snapshots=snapshots,
         source=lambda: source(settings, drivers),
         refresh=refresh,
@@ -123,6 +128,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         identity=make_provider(settings.oidc),
         allowlist=gate.allowlist,
         files=gate.files,
+        notify=make_notify(drivers, store),
     )
 
 
@@ -280,6 +286,7 @@ def _tenancy(drivers: Drivers, store: Engine, policies: PolicyPart) -> Tenancy:
         password=pools.password,
         require_kernel_gate=settings.tenants.require_kernel_gate,
         patience_s=settings.tenants.launch_timeout,
+        stop_timeout_s=settings.tenants.stop_timeout,
     )
     return Tenancy(
         store=store,
@@ -288,6 +295,14 @@ def _tenancy(drivers: Drivers, store: Engine, policies: PolicyPart) -> Tenancy:
         network=network,
         workspace=WorkspacePart(places, drivers.repository, settings.branch.production),
         sandbox=sandbox,
+        egress=EgressPart(
+            engine=drivers.engine,
+            network=network,
+            places=places,
+            instance=settings.instance,
+            image=drivers.images.egress,
+            profiles=settings.networks.profiles,
+        ),
         route=RoutePart(drivers.proxy, network, settings.proxy.domain),
         places=places,
         profile=settings.limits.profile,

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from orchestrator.core.allowlist.paths import Links
 from orchestrator.core.ports.sandboxd import Program
 from orchestrator.core.tenants import Tenant
+from orchestrator.drivers.files.placing import ConfinedPlacer
 from orchestrator.drivers.policy.file import DiskPolicyFile
 from orchestrator.drivers.query.queries import PostgresQueries
 from orchestrator.drivers.workspace.links import HostLinks
@@ -19,13 +20,13 @@ from orchestrator.flows.command import CommandFlow
 from orchestrator.flows.file import FileFlow
 from orchestrator.parts.applying import ChangeApplier
 from orchestrator.parts.disposable import DisposableRunner
-from orchestrator.parts.egress import EgressPart
+from orchestrator.parts.filework import FileRunner
 from orchestrator.parts.gatekeeping import Gatekeeper
 from orchestrator.parts.policy import PolicyPart
 from orchestrator.parts.query import QueryPart
 from orchestrator.parts.running import QueryRunner, SandboxRunner
 from orchestrator.parts.tenancy import Tenancy
-from orchestrator.store import tenants
+from orchestrator.store import commands, tenants
 from orchestrator.wiring.drivers import Drivers
 
 # The app and the publish run whatever the allowlist says; a tenant's commands are decided before they get here.
@@ -56,15 +57,7 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         instance=settings.instance,
         password=tenancy.pools.password,
         live_id=tenancy.pools.live_id,
-    )
-
-    egress = EgressPart(
-        engine=drivers.engine,
-        network=tenancy.network,
-        places=places,
-        instance=settings.instance,
-        image=drivers.images.egress,
-        profiles=settings.networks.profiles,
+        is_to_cancel=lambda command_id: commands.is_to_cancel(store, command_id),
     )
 
     def links(tenant: Tenant) -> Links:
@@ -75,8 +68,9 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
         audit=drivers.audit,
         policies=policies,
         runners={
-            "sandbox": SandboxRunner(tenancy.sandbox.connect, egress.way),
+            "sandbox": SandboxRunner(tenancy.sandbox.connect, tenancy.egress.way),
             "query": QueryRunner(queries),
+            "files": FileRunner(drivers.files, lambda one: places.workspace(one.id)),
             "disposable": DisposableRunner(
                 sandbox=tenancy.sandbox,
                 engine=drivers.engine,
@@ -96,10 +90,12 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
             store=store,
             audit=drivers.audit,
             gatekeeper=gatekeeper,
-            applier=ChangeApplier(drivers.files, places),
+            applier=ChangeApplier(ConfinedPlacer(), places),
             output_kept_bytes=settings.commands.output_kept,
         ),
         approvals=ApprovalFlow(store, drivers.audit, policies, settings.commands.approval_lifetime),
-        allowlist=AllowlistFlow(store, policies, lambda tenant_id: tenants.get(store, tenant_id)),
+        allowlist=AllowlistFlow(
+            store, policies, lambda tenant_id: tenants.get(store, tenant_id), tenancy.sandbox.connect
+        ),
         files=FileFlow(drivers.audit, drivers.files, policies, lambda one: places.workspace(one.id), links),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,19 +15,23 @@ from sqlalchemy import Engine
 
 from orchestrator import logs
 from orchestrator.config import PROJECT
+from orchestrator.core.ports.engine import EngineFailed
 from orchestrator.core.ports.proxy import Route, RouteFailed
 from orchestrator.core.ports.servers import ServerSpec
 from orchestrator.demo import hotels
 from orchestrator.drivers.git.workspace import first_commit
 from orchestrator.drivers.traefik import documents
 from orchestrator.errors import OutsideFailure
-from orchestrator.store.migrations import migrate
+from orchestrator.store.opening import migrate_when_ready
 from orchestrator.store.session import connect
-from orchestrator.wiring import secrets, servers
-from orchestrator.wiring.drivers import Drivers, company_repository
+from orchestrator.wiring import listening, secrets, servers
+from orchestrator.wiring.drivers import Drivers, company_repository, push_keys
 
 LOG = logs.get("installation")
 PROXY_PATIENCE_S = 20.0
+FETCH_EVERY_S = 60.0  # the company's repository may be a network away
+STOP_PATIENCE_S = 10
+STOPS_AT_ONCE = 8
 DEMO_APP = PROJECT / "sandbox_image" / "app"
 Progress = Callable[[str], None]
 
@@ -61,15 +67,18 @@ class Installation:
             self._repository(progress)
             if self._proxy():
                 started.append("proxy")
+        self._fetch()
         for name in started:
             progress(f"started: {name}")
         return started
 
-    def open_store(self) -> Engine:
-        """The control database, migrated. `ensure` must have run."""
-        store = connect(self.control_url())
-        with self._alone():
-            migrate(store)
+    def open_store(self, *, patience_s: float = 0.0) -> Engine:
+        """The control database, migrated; one that is not ours to start may need a while.
+
+        `ensure` must have run. Raises ControlDatabaseUnreachable.
+        """
+        store = connect(self.control_url(), connections_max=self.drivers.settings.control.connections)
+        migrate_when_ready(store, patience_s=patience_s)  # one at a time by a lock in the database itself
         return store
 
     def control_url(self) -> str:
@@ -97,12 +106,10 @@ class Installation:
 
     def down(self) -> list[str]:
         """Stop every container of this installation; files stay. Returns their names."""
-        stopped = []
-        for container in self.drivers.engine.containers():
-            if container.running:
-                self.drivers.engine.stop(container.name, timeout_s=10)
-                stopped.append(container.name)
-        return stopped
+        running = [one.name for one in self.drivers.engine.containers() if one.running]
+        with ThreadPoolExecutor(STOPS_AT_ONCE, thread_name_prefix="stop") as side_by_side:
+            list(side_by_side.map(lambda name: self.drivers.engine.stop(name, timeout_s=STOP_PATIENCE_S), running))
+        return running
 
     def console_route(self) -> Route:
         settings = self.drivers.settings
@@ -152,9 +159,18 @@ class Installation:
         if not branch.remote and not (company_repository(places) / "HEAD").exists():
             progress("making the company's repository from the demo app")
             first_commit(DEMO_APP, company_repository(places), branch=branch.production)
+        if not branch.remote:
+            push_keys(self.drivers.settings).ensure()
         self.drivers.repository.ensure()
+
+    def _fetch(self) -> None:
+        """Bring our mirror up to date now and then; a remote that hangs holds up nobody who waits for the lock."""
+        stamp = self.drivers.places.var / "run" / "repository.fetched"
+        if stamp.exists() and time.time() - stamp.stat().st_mtime < FETCH_EVERY_S:
+            return
+        stamp.touch()
         try:
-            self.drivers.repository.fetch(branch=branch.production)
+            self.drivers.repository.fetch(branch=self.drivers.settings.branch.production)
         except OutsideFailure as error:  # a remote that is down must not keep the installation down
             LOG.warning("repository.fetch_failed", reason=error.message)
 
@@ -171,15 +187,23 @@ class Installation:
             static.with_suffix(".new").write_text(written)
             static.with_suffix(".new").rename(static)
         drivers.proxy.publish(self.console_route())
-        drivers.engine.ensure_network(servers.edge_network(settings))
         name = servers.proxy_name(settings)
         container = drivers.engine.observe(name)
+        if settings.proxy.managed:
+            drivers.engine.ensure_network(servers.edge_network(settings))
+        elif container is None:
+            # Made here it would stand in the way of whoever keeps it. Its configuration waits for it.
+            LOG.warning("proxy.awaited", container=name)
+            return False
         if container is not None and container.running and is_same:
             drivers.engine.start(servers.proxy(drivers))
             return False
         if container is not None and not is_same:
             drivers.engine.stop(name, timeout_s=5)
-        drivers.engine.start(servers.proxy(drivers))
+        try:
+            drivers.engine.start(servers.proxy(drivers))
+        except EngineFailed as error:
+            raise (listening.proxy_refused(settings, error.message) or error) from error
         try:
             drivers.proxy.wait(self.console_route(), timeout_s=PROXY_PATIENCE_S)
         except RouteFailed as error:

@@ -44,6 +44,44 @@ def test_it_is_large_and_the_same_every_time(server: Cluster) -> None:
     assert digest == ("00a10159250352c08d3cd47f55185dd3",)
 
 
+# What real schemas use, each as a question to the catalog about the schema `hotel`.
+FEATURES = {
+    "identity key": "SELECT 1 FROM a WHERE attidentity IN ('a', 'd')",
+    "serial key": "SELECT 1 FROM pg_attrdef WHERE adrelid::regclass::text ~ '^hotel'"
+    " AND pg_get_expr(adbin, adrelid) ~ 'nextval'",
+    "composite key": "SELECT 1 FROM c WHERE contype = 'p' AND cardinality(conkey) > 1",
+    "composite reference": "SELECT 1 FROM c WHERE contype = 'f' AND cardinality(conkey) > 1",
+    "self-reference": "SELECT 1 FROM c WHERE contype = 'f' AND confrelid = conrelid",
+    "enum": "SELECT 1 FROM pg_type WHERE typtype = 'e' AND typnamespace = 'hotel'::regnamespace",
+    "domain": "SELECT 1 FROM pg_type WHERE typtype = 'd' AND typnamespace = 'hotel'::regnamespace",
+    "check": "SELECT 1 FROM c WHERE contype = 'c'",
+    "numeric money": "SELECT 1 FROM a WHERE atttypid = 'numeric'::regtype AND atttypmod > 0",
+    "timestamptz": "SELECT 1 FROM a WHERE atttypid = 'timestamptz'::regtype",
+    "jsonb": "SELECT 1 FROM a WHERE atttypid = 'jsonb'::regtype",
+    "array": "SELECT 1 FROM a WHERE atttypid IN ('text[]'::regtype, 'smallint[]'::regtype)",
+    "bytea": "SELECT 1 FROM a WHERE atttypid = 'bytea'::regtype",
+    "generated column": "SELECT 1 FROM a WHERE attgenerated = 's'",
+    "partitions": "SELECT 1 FROM pg_class WHERE relispartition AND relnamespace = 'hotel'::regnamespace",
+    "view": "SELECT 1 FROM pg_class WHERE relkind = 'v' AND relnamespace = 'hotel'::regnamespace",
+    "trigger": "SELECT 1 FROM pg_trigger WHERE NOT tgisinternal AND tgrelid::regclass::text ~ '^hotel'",
+    "partial unique index": "SELECT 1 FROM pg_index WHERE indisunique AND indpred IS NOT NULL"
+    " AND indrelid::regclass::text ~ '^hotel'",
+    "exclusion on a range": "SELECT 1 FROM c WHERE contype = 'x'",
+    "deferrable reference": "SELECT 1 FROM c WHERE contype = 'f' AND condeferrable AND condeferred",
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_it_uses_what_real_schemas_use(server: Cluster, feature: str) -> None:
+    common = (
+        "WITH c AS (SELECT * FROM pg_constraint WHERE connamespace = 'hotel'::regnamespace),"
+        " a AS (SELECT pg_attribute.* FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE relnamespace = 'hotel'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0) "
+    )
+    with psycopg.connect(server.dsn(hotels.DATABASE)) as connection:
+        assert connection.execute((common + FEATURES[feature]).encode()).fetchone() == (1,)
+
+
 def test_it_refuses_a_double_booking_and_keeps_history(server: Cluster) -> None:
     with psycopg.connect(server.dsn(hotels.DATABASE)) as connection:
         with pytest.raises(psycopg.errors.ExclusionViolation), connection.transaction():

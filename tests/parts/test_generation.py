@@ -171,7 +171,9 @@ def test_the_watchdog_ends_what_the_tenant_would_let_run(clinic_rig: SnapshotRig
     with as_tenant(clinic_rig, generation) as connection, ThreadPoolExecutor(1) as pool:
         connection.execute("SET statement_timeout = 0")
         sleeping = pool.submit(connection.execute, "SELECT pg_sleep(300)")
-        assert watchdog.look(generation, calm) == []
+        assert watchdog.look(generation, calm).ended == ()
+        untimed = watchdog.look(generation, replace(calm, size_bytes=None))
+        assert untimed.ended == () and 0 < untimed.quiet_s < 600, "what runs already counts towards its limit"
         ended = _ended_by(watchdog, generation, replace(calm, statement_timeout_s=0.2))
         assert (ended.why, ended.was_terminated) == ("too_long", False)
         assert isinstance(sleeping.exception(timeout=60), psycopg.errors.QueryCanceled)
@@ -210,7 +212,7 @@ def test_the_tenant_cannot_touch_the_watchdogs_session(clinic_rig: SnapshotRig, 
 
 def _ended_by(watchdog: PostgresWatchdog, spec: ServerSpec, limits: WatchLimits) -> EndedSession:
     deadline = time.monotonic() + 60
-    while not (found := watchdog.look(spec, limits)):
+    while not (found := watchdog.look(spec, limits).ended):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found[0]

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
 from orchestrator.store import tables
 from orchestrator.store.metadata import METADATA
-from orchestrator.store.migrations import migrate
+from orchestrator.store.migrations import STEPS, config_on, migrate
 from tests.support.cluster import Cluster
 
 HOW = (
@@ -104,3 +105,12 @@ def test_a_step_that_fails_leaves_nothing(store: Engine) -> None:
     with store.begin() as connection:
         connection.execute(text("DROP TABLE users"))
     migrate(store)
+
+
+def test_a_step_has_the_number_its_file_begins_with(store: Engine) -> None:
+    """A process that finds the last number in force leaves the rest alone."""
+    with store.begin() as connection:
+        script = ScriptDirectory.from_config(config_on(connection))
+    numbers = {step.stem.partition("_")[0] for step in STEPS.glob("[0-9]*.py")}
+    assert {one.revision for one in script.walk_revisions()} == numbers
+    assert script.get_heads() == [max(numbers)]

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.core.actors import system
 from orchestrator.core.tenants import Tenant
 from orchestrator.flows.launch import LaunchRequest
+from orchestrator.store import tenants
 from tests.support.installation import Running, running
 
 _numbers = itertools.count(1)
@@ -33,5 +34,8 @@ def launched(installation: Running) -> Iterator[Callable[..., Tenant]]:
         return installation.services.launch.run(request, actor=system("tests"))
 
     yield launch
+    store = installation.services.store
+    there = {one.name for one in tenants.listed(store)}
     for name in made:
-        installation.run("tenant", "remove", name, "--yes")
+        if name in there:
+            installation.run("tenant", "remove", name, "--yes")

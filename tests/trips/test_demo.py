@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.networks import NetworkProfile
 from orchestrator.core.tenants import Tenant
 from tests.support.installation import Running
 
@@ -100,3 +102,32 @@ def test_an_unknown_profile_is_named_with_the_ones_there_are(installation: Runni
     answer = admin.send("POST", f"{installation.console}/api/v1/tenants", document)
     assert answer.status == 404
     assert "office" in answer.text
+
+
+def test_limits_beyond_the_machine_are_refused_before_anything_is_made(installation: Running) -> None:
+    admin = installation.browser("admin")
+    answer = admin.send("POST", f"{installation.console}/api/v1/tenants", {"name": "huge", "profile": "giant"})
+    assert (answer.status, answer.json()["code"]) == (422, "invalid.beyond_host"), answer.text
+    assert "1048576 MiB" in answer.json()["detail"] and "configs/limits.yaml" in answer.text
+    installation.run("tenant", "show", "huge", expect=4)
+
+
+def test_a_tenants_way_out_goes_when_it_stops_and_when_it_is_removed(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant = launched()
+    profile = NetworkProfile(reaches=("example.com:443",))
+    egress = replace(installation.services.launch.tenancy.egress, profiles={"outside": profile})
+    engine = installation.services.installation.drivers.engine
+
+    def roles() -> set[str]:
+        return {one.role for one in engine.containers(tenant_id=tenant.id)}
+
+    assert egress.way(tenant, "outside") is not None
+    assert "egress" in roles()
+    installation.run("tenant", "stop", tenant.name)
+    assert "egress" not in roles()
+    installation.run("tenant", "start", tenant.name)
+    assert egress.way(tenant, "outside") is not None
+    installation.run("tenant", "remove", tenant.name, "--yes")
+    assert roles() == set() and engine.networks(tenant_id=tenant.id) == []

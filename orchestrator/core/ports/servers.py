@@ -135,9 +135,17 @@ class EndedSession:
     was_terminated: bool  # False: only its statement was cancelled
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What was ended, and for how long nothing can be over a limit: looking again sooner finds nothing."""
+
+    ended: tuple[EndedSession, ...]
+    quiet_s: float
+
+
 class Watchdog(Protocol):
     """Looks at a tenant's database with a role of its own: the tenant's settings do not bind it."""
 
-    def look(self, spec: ServerSpec, limits: WatchLimits) -> list[EndedSession]:
+    def look(self, spec: ServerSpec, limits: WatchLimits) -> Looked:
         """End what is over a limit. Raises ServerFailed when the database does not answer."""
         ...

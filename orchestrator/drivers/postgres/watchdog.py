@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 
 from orchestrator.core.ports.servers import (
     APP_DATABASE,
     WATCHDOG_ROLE,
     EndedSession,
+    Looked,
     ServerFailed,
     Servers,
     ServerSpec,
@@ -16,11 +19,12 @@ from orchestrator.core.ports.servers import (
 
 # A cancelled statement can catch the cancellation and go on; then its session is ended.
 GRACE_S = 10.0
+GROWTH_BYTES_PER_S = 1 << 30  # faster than any one database grows
 RUNNING = """
     SELECT pid, extract(epoch FROM clock_timestamp() - query_start)::float8
     FROM pg_catalog.pg_stat_activity
     WHERE usename = %s AND backend_type = 'client backend' AND state IN ('active', 'fastpath function call')
-      AND query_start IS NOT NULL AND extract(epoch FROM clock_timestamp() - query_start) > %s"""
+      AND query_start IS NOT NULL"""
 
 
 class PostgresWatchdog:
@@ -29,19 +33,29 @@ class PostgresWatchdog:
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
 
-    def look(self, spec: ServerSpec, limits: WatchLimits) -> list[EndedSession]:
+    def look(self, spec: ServerSpec, limits: WatchLimits) -> Looked:
         """Cancel statements over time, end sessions that resist; over size end every running statement's session."""
         dsn = self.servers.dsn(spec.sockets, user=WATCHDOG_ROLE, database=APP_DATABASE)
         try:
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute("SET search_path = ''")
                 connection.execute("SET statement_timeout = '10s'")
-                is_too_large = limits.size_bytes is not None and _size(connection) > limits.size_bytes
+                size_bytes = 0 if limits.size_bytes is None else _size(connection)
+                is_too_large = limits.size_bytes is not None and size_bytes > limits.size_bytes
                 over_s = 0.0 if is_too_large else limits.statement_timeout_s
-                found = connection.execute(RUNNING, (spec.pool_role, over_s)).fetchall()
-                return [_end(connection, pid, ran_s, limits, is_too_large) for pid, ran_s in found]
+                running = connection.execute(RUNNING, (spec.pool_role,)).fetchall()
+                ended = [_end(connection, pid, ran_s, limits, is_too_large) for pid, ran_s in running if ran_s > over_s]
+                return Looked(tuple(ended), _quiet_s([ran_s for _, ran_s in running], size_bytes, limits))
         except psycopg.Error as error:
             raise ServerFailed(f"The watchdog could not look at {spec.name}.", effect=str(error).strip()) from error
+
+
+def _quiet_s(ran_s: Sequence[float], size_bytes: int, limits: WatchLimits) -> float:
+    """What runs, or begins now, is over its time no sooner, and over the size no sooner than a disk can write."""
+    in_time_s = limits.statement_timeout_s - max(ran_s, default=0.0)
+    if limits.size_bytes is not None:
+        in_time_s = min(in_time_s, (limits.size_bytes - size_bytes) / GROWTH_BYTES_PER_S)
+    return max(0.0, in_time_s)
 
 
 def _end(
