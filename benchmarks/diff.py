@@ -1,96 +1,131 @@
-"""What a difference costs: `diff_10_in_10m_s`, `diff_100k_s`, `diff_100k_scattered_s`, `diff_100k_memory_bytes`.
+"""What a difference costs: `diff_10_in_10m_s`, `diff_size_factor`, `diff_100k_s`, `diff_100k_scattered_s` and
+`diff_100k_memory_bytes`, against the full comparison of the same table in the same run.
 
-The alternative in the same run is the full comparison of the same table. DIFF_ROWS (10,000,000) sizes the large
-table, DIFF_CHANGES (100,000) the large change, DIFF_PLACE where the servers' files lie (/tmp).
+The environment says how much:
+    DIFF_ROWS=1000000,3000000,10000000   sizes of the tables, each in a database of its own; the last counts
+    DIFF_CHANGES=100000                  size of the large changes; 0 leaves them out
+    DIFF_RUNS=9                          differences of ten rows that are timed, for each size
+    DIFF_PLACE=/tmp                      where the servers' files lie; they are deleted at the end
+Three times the data must fit there: 7 GB at these sizes.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg
+from psycopg import sql
 
 from benchmarks.numbers import emit, say
-from orchestrator.core.ports.differ import DiffSides, HowCompared
+from orchestrator.core.ports.differ import DiffLimits, DiffResult, DiffSides, HowCompared
 from orchestrator.drivers.postgres.diff.differ import PostgresDiffer
 from tests.support.generations import Server, servers
 
-ROWS = int(os.environ.get("DIFF_ROWS", "10000000"))
+SIZES = sorted({int(size) for size in os.environ.get("DIFF_ROWS", "1000000,3000000,10000000").split(",")})
 CHANGES = int(os.environ.get("DIFF_CHANGES", "100000"))
+RUNS = int(os.environ.get("DIFF_RUNS", "9"))
 PLACE = os.environ.get("DIFF_PLACE", "/tmp")
-SIZES = tuple(dict.fromkeys((ROWS // 10, ROWS * 3 // 10, ROWS)))
-RUNS = 7
+ROWS = SIZES[-1]
+FEW = 10
+LARGE_RUNS = 3
+# Filled without WAL, as a snapshot's builder is; what is measured afterwards runs as a generation does.
+FILLING = {"wal_level": "minimal", "max_wal_senders": "0", "summarize_wal": "off", "maintenance_work_mem": "512MB"}
+MEASURED = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 
 
-def _table(rows: int) -> str:
-    return f"accounts_{rows}"
+def _short(rows: int) -> str:
+    return f"{rows // 10**6}m" if rows % 10**6 == 0 else f"{rows // 1000}k" if rows % 1000 == 0 else str(rows)
 
 
-def _fill(server: Server) -> None:
+def _database(rows: int) -> str:
+    return f"d{rows}"
+
+
+def _fill(server: Server, rows: int) -> None:
+    """One table of `rows` accounts, as pgbench makes them, in a database of its own."""
+    name = _database(rows)
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        for rows in SIZES:
-            say(f"filling {rows:,} rows")
-            name = _table(rows)
-            connection.execute(
-                f"CREATE TABLE {name} (aid int PRIMARY KEY, bid int, balance int, filler char(84))".encode()
-            )
-            connection.execute(f"INSERT INTO {name} SELECT i, 1, 0, '' FROM generate_series(1, {rows}) i".encode())
-        connection.execute(b"VACUUM (FREEZE, ANALYZE)")
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with psycopg.connect(server.dsn(name)) as connection:
+        connection.execute("CREATE TABLE accounts (aid int NOT NULL, bid int, balance int, filler char(84))")
+        connection.execute(f"INSERT INTO accounts SELECT i, 1, 0, '' FROM generate_series(1, {rows}) i".encode())
+        connection.execute("ALTER TABLE accounts ADD PRIMARY KEY (aid)")
+        connection.commit()
+        connection.autocommit = True
+        connection.execute("VACUUM (FREEZE, ANALYZE) accounts")
+    say(f"  filled {rows:,} rows")
 
 
-def _sides(base: Server, live: Server, origin_lsn: str) -> DiffSides:
-    return DiffSides("bench", live.dsn(user="reader"), base.dsn(user="reader"), live.dsn(), origin_lsn)
+def _sides(base: Server, live: Server, origin_lsn: str, rows: int) -> DiffSides:
+    name = _database(rows)
+    return DiffSides("bench", live.dsn(name, "reader"), base.dsn(name, "reader"), live.dsn(name), origin_lsn)
 
 
-def _run(live: Server, statement: str) -> None:
-    with psycopg.connect(live.dsn(), autocommit=True) as connection:
-        connection.execute(statement.encode())
+def _change(live: Server, rows: int, condition: str) -> None:
+    with psycopg.connect(live.dsn(_database(rows)), autocommit=True) as connection:
+        connection.execute(f"UPDATE accounts SET balance = balance + 1 WHERE {condition}".encode())
 
 
-def _timed(sides: DiffSides, runs: int) -> list[float]:
+def _few(base: Server, live: Server, origin_lsn: str) -> None:
+    """Ten rows all over each table, changed anew before every difference."""
+    medians: dict[int, float] = {}
+    values: dict[int, list[float]] = {}
     differ = PostgresDiffer()
-    differ.compare(sides)  # the base's catalog is read once, and the first checkpoint writes what the load left
-    found = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        differ.compare(sides)
-        found.append(time.perf_counter() - started)
-    return found
-
-
-def _ten(base: Server, live: Server, origin_lsn: str) -> None:
-    sides = _sides(base, live, origin_lsn)
     for rows in SIZES:
-        _run(live, f"UPDATE {_table(rows)} SET balance = balance + 1 WHERE aid % {rows // 10} = 5")
-        values = _timed(sides, RUNS)
-        if rows == ROWS:
-            say("the full comparison")
-            started = time.perf_counter()
-            PostgresDiffer().compare(replace(sides, live_admin=None))
-            full = (time.perf_counter() - started) * ROWS / sum(SIZES)
-            emit("diff_10_in_10m_s", values, "s", baseline=full, rows=rows)
-        else:
-            emit(f"diff_10_in_{rows}_s", values, "s", rows=rows)
+        sides = _sides(base, live, origin_lsn, rows)
+        keys = ", ".join(str(5 + number * (rows // FEW)) for number in range(FEW))
+        values[rows] = []
+        for number in range(RUNS + 1):
+            _change(live, rows, f"aid IN ({keys})")
+            result = differ.compare(sides)
+            _check(result, FEW, HowCompared.BLOCKS)
+            if number:  # the first one reads the base's catalog and writes what the start left dirty
+                values[rows].append(result.duration_s)
+        medians[rows] = statistics.median(values[rows])
+    say("the full comparison")
+    full = differ.compare(replace(_sides(base, live, origin_lsn, ROWS), live_admin=None))
+    _check(full, FEW, HowCompared.FULL)
+    for rows in SIZES:
+        baseline = full.duration_s if rows == ROWS else None
+        emit(f"diff_{FEW}_in_{_short(rows)}_s", values[rows], "s", baseline=baseline, rows=rows)
+    if len(medians) > 1:
+        spread = max(medians.values()) / min(medians.values())
+        shown = {_short(rows): round(median, 4) for rows, median in medians.items()}
+        emit("diff_size_factor", [spread], "ratio", medians_s=shown)
 
 
-def _many(base: Server, live: Server, origin_lsn: str, name: str, condition: str) -> None:
-    _run(live, f"UPDATE {_table(ROWS)} SET balance = balance + 1 WHERE {condition}")
-    sides = _sides(base, live, origin_lsn)
-    measured = [_in_own_process(sides) for _ in range(3)]
+def _check(result: DiffResult, changes: int, how: HowCompared) -> None:
+    found = {cost.how for cost in result.costs}
+    if len(result.changeset) != changes or found != {how}:
+        raise SystemExit(f"found {len(result.changeset)} changes instead of {changes}, compared {sorted(found)}")
+
+
+def _many(base: Server, live: Server, origin_lsn: str, *, scattered: bool) -> None:
+    """Each difference in a process of its own, whose memory is all its own."""
+    start = ROWS // 2 + 10  # none of the ten
+    condition = f"aid % {ROWS // CHANGES} = 3" if scattered else f"aid BETWEEN {start} AND {start + CHANGES - 1}"
+    _change(live, ROWS, condition)
+    sides = _sides(base, live, origin_lsn, ROWS)
+    measured = [_in_own_process(sides, CHANGES + (0 if scattered else FEW)) for _ in range(LARGE_RUNS)]
+    name = f"diff_{_short(CHANGES)}_scattered_s" if scattered else f"diff_{_short(CHANGES)}_s"
     emit(name, [seconds for seconds, _, _ in measured], "s", rows=ROWS, changes=CHANGES, how=measured[0][2])
-    if name == "diff_100k_scattered_s":
-        emit("diff_100k_memory_bytes", [memory for _, memory, _ in measured], "bytes", rows=ROWS, changes=CHANGES)
+    if scattered:
+        memory = [memory_bytes for _, memory_bytes, _ in measured]
+        emit(f"diff_{_short(CHANGES)}_memory_bytes", memory, "bytes", rows=ROWS, changes=CHANGES)
 
 
-def _in_own_process(sides: DiffSides) -> tuple[float, float, str]:
+def _in_own_process(sides: DiffSides, changes: int) -> tuple[float, float, str]:
     """Seconds, the process's largest resident size, how the table was compared."""
+    arguments = [sides.live_reader, sides.base_reader, sides.live_admin, sides.origin_lsn, changes]
     done = subprocess.run(
-        [sys.executable, "-c", "from benchmarks.diff import child; child()", *map(str, _arguments(sides))],
+        [sys.executable, "-c", "from benchmarks.diff import child; child()", *map(str, arguments)],
         check=True,
         capture_output=True,
         text=True,
@@ -98,43 +133,43 @@ def _in_own_process(sides: DiffSides) -> tuple[float, float, str]:
     return float(done[0]), float(done[1]), done[2]
 
 
-def _arguments(sides: DiffSides) -> list[str | None]:
-    return [sides.live_reader, sides.base_reader, sides.live_admin, sides.origin_lsn]
-
-
 def child() -> None:
-    """Compare once; the arguments are the sides."""
-    live, base, admin, origin = sys.argv[1:5]
-    result = PostgresDiffer().compare(DiffSides("bench", live, base, admin, origin))
-    how = {cost.how for cost in result.costs} - {HowCompared.UNCHANGED}
-    if len(result.changeset) != CHANGES:
-        raise SystemExit(f"found {len(result.changeset)} changes instead of {CHANGES}")
+    """Compare once; the arguments are the sides and how many changes there are."""
+    live, base, admin, origin, changes = sys.argv[1:6]
+    sides = DiffSides("bench", live, base, admin, origin)
+    result = PostgresDiffer().compare(sides, DiffLimits(rows_max=max(DiffLimits.rows_max, int(changes))))
+    if len(result.changeset) != int(changes):
+        raise SystemExit(f"found {len(result.changeset)} changes instead of {changes}")
     memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stdout.write(f"{result.duration_s} {memory_bytes} {'+'.join(sorted(how))}\n")
+    how = sorted({cost.how for cost in result.costs})
+    sys.stdout.write(f"{result.duration_s} {memory_bytes} {'+'.join(how)}\n")
 
 
 def main() -> None:
-    with servers(PLACE, shared_buffers="256MB", max_wal_size="4GB") as base:
+    with servers(PLACE, **MEASURED) as base:
+        started = time.monotonic()
+        base.settings = {**MEASURED, **FILLING}
         base.start()
-        _fill(base)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda rows: _fill(base, rows), reversed(SIZES)))
+        base.stop()
+        base.settings = MEASURED
+        base.start()  # as a snapshot is sealed: once more, with the settings its generations have
+        with psycopg.connect(base.dsn(), autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
         base.stop()
         origin_lsn = base.checkpoint_lsn()
-        lives = [base.copy(name) for name in ("ten", "contiguous", "scattered")]
+        lives = [base.copy(name) for name in (("few", "scattered") if CHANGES else ("few",))]
+        say(f"  ready after {time.monotonic() - started:.0f} s")
         base.start()
-        for live, (name, condition) in zip(
-            lives,
-            (
-                ("diff_10_in_10m_s", ""),
-                ("diff_100k_s", f"aid BETWEEN {ROWS // 2} AND {ROWS // 2 + CHANGES - 1}"),
-                ("diff_100k_scattered_s", f"aid % {ROWS // CHANGES} = 3"),
-            ),
-            strict=True,
-        ):
+        for number, live in enumerate(lives):
             live.start()
-            if condition:
-                _many(base, live, origin_lsn, name, condition)
+            if number:
+                _many(base, live, origin_lsn, scattered=True)
             else:
-                _ten(base, live, origin_lsn)
+                _few(base, live, origin_lsn)
+                if CHANGES:
+                    _many(base, live, origin_lsn, scattered=False)
             live.stop()
 
 

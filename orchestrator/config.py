@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -19,15 +19,17 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.core.images import ImageSet
 from orchestrator.core.limits import Bytes, Limits, Seconds
-from orchestrator.core.networks import Profiles
+from orchestrator.core.networks import NetworkSettings
 from orchestrator.core.places import Places
+from orchestrator.core.receivers import WebhookSection
 from orchestrator.errors import InvalidInput
 
 Model = TypeVar("Model", bound=BaseModel)
 PREFIX = "ORCHESTRATOR_"
 PROJECT = Path(__file__).resolve().parents[1]
 # Read by other programs of the project under the same prefix; no settings.
-FOREIGN = frozenset({"ORCHESTRATOR_CONFIGS", "ORCHESTRATOR_DEBIAN_MIRROR"})
+CONTAINED = "ORCHESTRATOR_CONTAINED"  # set by the control plane's own image
+FOREIGN = frozenset({"ORCHESTRATOR_CONFIGS", "ORCHESTRATOR_DEBIAN_MIRROR", CONTAINED})
 WORKED_OUT = ("directory", "limits", "networks")  # fields of Settings that load() fills
 
 
@@ -57,6 +59,7 @@ class ImageSection(_Section):
     pool: str = ""
     proxy: str = ""
     egress: str = ""
+    control: str = ""
 
     def image_set(self) -> ImageSet:
         return ImageSet(**self.model_dump())
@@ -68,7 +71,7 @@ class ControlSection(_Section):
     dsn: SecretStr = SecretStr("")
     dsn_file: Path | None = None
     memory: Bytes = Field(256 * 2**20, ge=96 * 2**20, le=2**40)
-    connections: int = Field(20, ge=4, le=500)
+    connections: int = Field(30, ge=4, le=500)
 
 
 class MirrorSection(_Section):
@@ -108,6 +111,7 @@ class ProxySection(_Section):
     scheme: Literal["http", "https"] = "http"
     public_port: Port | None = None
     memory: Bytes = Field(128 * 2**20, ge=64 * 2**20, le=2**34)
+    managed: bool = True
 
     @property
     def console_host(self) -> str:
@@ -127,7 +131,7 @@ class ApiSection(_Section):
     edge_port: Port = 8601
     body_bytes_max: Bytes = Field(2 * 2**20, ge=2**14, le=2**28)
     requests_at_once: int = Field(64, ge=4, le=1000)
-    workers: int = Field(20, ge=4, le=200)
+    workers: int = Field(40, ge=4, le=200)
 
 
 class SessionSection(_Section):
@@ -244,27 +248,6 @@ class FileSection(_Section):
     schedule: Path = Path("../cron/schedule.yaml")
 
 
-class NetworkSettings(_Section):
-    """configs/networks.yaml: the installation's address plan, and what commands may reach through it."""
-
-    plan: IPv4Network = IPv4Network("10.213.0.0/16")
-    profiles: Profiles = {}
-
-    @property
-    def edge(self) -> IPv4Network:
-        """The network between the host and the proxy: the plan's first /28."""
-        return IPv4Network((int(self.plan.network_address), 28))
-
-    @property
-    def edge_gateway(self) -> str:
-        """This host's address there; the sign-in check listens on it."""
-        return str(self.edge[1])
-
-    @property
-    def edge_proxy(self) -> str:
-        return str(self.edge[2])
-
-
 class Settings(_Section):
     """Everything configs/orchestrator.yaml may say, with the defaults in force where it is silent."""
 
@@ -288,6 +271,7 @@ class Settings(_Section):
     commands: CommandSection = CommandSection()
     branch: BranchSection = BranchSection()
     scheduler: SchedulerSection = SchedulerSection()
+    webhooks: WebhookSection = WebhookSection()
     # Filled by load(), never read from the file.
     directory: Path = PROJECT / "configs"
     limits: Limits = Limits()

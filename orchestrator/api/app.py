@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Response
 from sqlalchemy import text
 
@@ -24,6 +26,7 @@ from orchestrator.api import (
     snapshots,
     tenants,
     users,
+    webhooks,
 )
 from orchestrator.api.deps import ServicesDep
 from orchestrator.api.guards import OwnHosts, RequestIds
@@ -45,6 +48,7 @@ ROUTERS: Sequence[APIRouter] = (
     audit.router,
     jobs.router,
     users.router,
+    webhooks.router,
 )
 health = APIRouter(include_in_schema=False)
 
@@ -56,7 +60,14 @@ def create_app(
     render_problem: problems.Renderer | None = None,
 ) -> FastAPI:
     """Everything the control plane serves. `add_pages` brings the console, `render_problem` its error page."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = services.settings.api.workers
+        yield
+
     app = FastAPI(
+        lifespan=lifespan,
         title="Orchestrator",
         summary="Tenants' sandboxes, databases, commands, changes and branches.",
         version="1",

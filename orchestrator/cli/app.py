@@ -17,6 +17,7 @@ from orchestrator.cli import (
     changes,
     command,
     config,
+    files,
     installation,
     jobs,
     refresh,
@@ -24,6 +25,7 @@ from orchestrator.cli import (
     tenants,
     tokens,
     users,
+    webhooks,
 )
 from orchestrator.cli.exits import LEGEND, Reporting
 
@@ -32,6 +34,7 @@ NOUNS: dict[str, typer.Typer] = {
     "tenant": tenants.app,
     "change": changes.app,
     "branch": branches.app,
+    "file": files.app,
     "snapshot": snapshots.app,
     "refresh": refresh.app,
     "command": command.app,
@@ -41,6 +44,7 @@ NOUNS: dict[str, typer.Typer] = {
     "job": jobs.app,
     "user": users.app,
     "token": tokens.app,
+    "webhook": webhooks.app,
     "config": config.app,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -14,16 +15,18 @@ from orchestrator import logs
 from orchestrator.cli import processes, session
 from orchestrator.cli.output import Form, FormOption, say, show_rows, table, write, write_json
 from orchestrator.config import Settings
-from orchestrator.core.places import Places
+from orchestrator.setup.options import from_settings, is_contained
 from orchestrator.store import tenants
 
 UP_PATIENCE_S = 60.0
+CONTROL_PATIENCE_S = 60.0  # for a control database that something else starts
 
 
 def add_to(app: typer.Typer) -> None:
     """Put these verbs at the top, without a noun."""
     for command in (up, demo, down, status, doctor, serve, schedule):
         app.command()(command)
+    app.command(hidden=True)(prepare)
 
 
 def up() -> None:
@@ -33,8 +36,33 @@ def up() -> None:
     say(f"console: {settings.proxy.address(settings.proxy.console_host)}")
 
 
+def prepare() -> None:
+    """What must be there before the control plane's processes start, where something else starts them."""
+    _prepare(session.settings())
+
+
 def bring_up(settings: Settings) -> None:
     """Shared containers first, then the two processes; returns when the API answers. Raises OutsideFailure."""
+    if not is_contained():  # else something else starts the processes, and they have prepared everything
+        _prepare(settings)
+    wait_for_api(settings, None if is_contained() else _start(settings))
+    processes.wait(settings, "schedule", timeout_s=UP_PATIENCE_S)
+
+
+def _start(settings: Settings) -> subprocess.Popen[bytes] | None:
+    """The processes of this host that do not run yet; returns the one that serves. Raises PortTaken."""
+    from orchestrator.wiring import listening
+
+    if processes.pid(settings, "serve") is None:
+        listening.close(listening.sockets(settings))  # whoever has our port must not be taken for us
+    started = {name: processes.start(settings, name) for name in processes.NAMES}
+    for name, process in started.items():
+        if process is not None:
+            say(f"  started: {name}")
+    return started["serve"]
+
+
+def _prepare(settings: Settings) -> None:
     from orchestrator.wiring.build import build
     from orchestrator.wiring.drivers import make_drivers
     from orchestrator.wiring.installation import Installation
@@ -43,15 +71,10 @@ def bring_up(settings: Settings) -> None:
     Installation(drivers).ensure(lambda text: say(f"  {text}"))
     drivers.engine.connection.close()
     build(settings).close()  # the schema is brought up to date before anybody serves
-    for name in processes.NAMES:
-        if processes.start(settings, name):
-            say(f"  started: {name}")
-    wait_for_api(settings)
-    processes.wait(settings, "schedule", timeout_s=UP_PATIENCE_S)
 
 
-def wait_for_api(settings: Settings) -> None:
-    """Return when it says that it is ready. Raises ProcessFailed."""
+def wait_for_api(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
+    """Return when it says that it is ready. Raises ProcessFailed, at once when `process` has ended."""
     deadline = time.monotonic() + UP_PATIENCE_S
     url = f"http://127.0.0.1:{settings.api.port}/readyz"
     while True:
@@ -61,19 +84,20 @@ def wait_for_api(settings: Settings) -> None:
                     return
         except (OSError, urllib.error.URLError):
             pass
-        if time.monotonic() > deadline:
+        has_ended = process is not None and process.poll() is not None and processes.pid(settings, "serve") is None
+        if has_ended or time.monotonic() > deadline:
             raise processes.failed(settings, "serve")
         time.sleep(0.05)
 
 
 def demo(form: FormOption = Form.TABLE) -> None:
     """A demo production, a masked snapshot, three tenants and three people, from nothing; again shows them."""
-    from orchestrator.setup.options import SetupOptions
     from orchestrator.setup.plan import set_up
     from orchestrator.wiring import demo as demo_wiring
 
     settings = session.settings()
-    set_up(SetupOptions(settings.places, disk_bytes=settings.disk, images=settings.images.image_set()))
+    if not is_contained():  # the host was prepared from outside then
+        set_up(from_settings(settings))
     bring_up(settings)
     with session.opened() as services:
         made = demo_wiring.make(services, lambda text: say(f"  {text}"))
@@ -94,6 +118,12 @@ def down() -> None:
     from orchestrator.wiring.installation import Installation
 
     settings = session.settings()
+    if is_contained() and any(processes.pid(settings, name) for name in processes.NAMES):
+        raise processes.KeptElsewhere(
+            "The control plane's processes are containers, which something else keeps.",
+            effect="Nothing was stopped: they would start it again.",
+            next_step="First `docker compose stop orchestrator scheduler` (or `make down`), then this.",
+        )
     for name in reversed(processes.NAMES):
         if processes.end(settings, name):
             say(f"  ended: {name}")
@@ -120,7 +150,8 @@ def status(form: FormOption = Form.TABLE) -> None:
             rows += [
                 {
                     "part": f"tenant {tenant.name}",
-                    "runs": tenant.state == "running",
+                    "runs": tenant.state == "running"
+                    and tenants.trouble(services.store, tenant.id).attempts < settings.reconcile.failed_after,
                     "detail": tenant.reason or tenant.state.value,
                 }
                 for tenant in tenants.listed(services.store)
@@ -132,13 +163,16 @@ def status(form: FormOption = Form.TABLE) -> None:
 
 def doctor(form: FormOption = Form.TABLE) -> None:
     """Repeat every check of set-up and look at what runs; each problem with its cause and cure."""
-    from orchestrator.setup.options import SetupOptions
     from orchestrator.setup.plan import facts
     from orchestrator.wiring.changes import credential_results
+    from orchestrator.wiring.pushing import push_results
+    from orchestrator.wiring.notifying import webhook_results
 
     settings = session.settings()
-    results = facts(SetupOptions(Places(settings.var), disk_bytes=settings.disk, images=settings.images.image_set()))
+    results = facts(from_settings(settings))
     results += credential_results(settings)
+    results += push_results(settings)
+    results += webhook_results(settings)
     if form is Form.JSON:
         write_json(results)
     else:
@@ -158,12 +192,15 @@ def serve() -> None:
     from orchestrator.wiring.drivers import make_drivers
     from orchestrator.wiring.installation import Installation
     from orchestrator.wiring.keeper import WATCH_EVERY_S, Keeper
+    from orchestrator.wiring.rest import Rest, frugal
 
+    frugal()
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
     with processes.only_one(settings, "serve"):
-        Installation(make_drivers(settings)).ensure()
-        services = build(settings)
+        installation = Installation(make_drivers(settings))
+        installation.ensure()
+        services = build(settings, store=installation.open_store(patience_s=CONTROL_PATIENCE_S))
         keeper = Keeper(
             services.store,
             services.reconcile.run,
@@ -174,7 +211,9 @@ def serve() -> None:
         try:
             keeper.start()
             watcher.start()
-            server.serve(create_console(services), settings)
+            console = create_console(services)
+            with Rest(services.store):
+                server.serve(console, settings)
         finally:
             keeper.stop()
             watcher.stop()
@@ -185,15 +224,21 @@ def schedule() -> None:
     """Run the schedule and its jobs in the foreground: snapshots, refreshes, publishing, pruning."""
     from orchestrator.scheduler.start import make_scheduler
     from orchestrator.wiring.build import build
+    from orchestrator.wiring.drivers import make_drivers
+    from orchestrator.wiring.installation import Installation
+    from orchestrator.wiring.rest import Rest, frugal
 
+    frugal()
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
     with processes.only_one(settings, "schedule"):
-        services = build(settings)
+        store = Installation(make_drivers(settings)).open_store(patience_s=CONTROL_PATIENCE_S)
+        services = build(settings, store=store)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         try:
-            make_scheduler(services).run(stop)
+            with Rest(services.store):
+                make_scheduler(services).run(stop)
         finally:
             services.close()

@@ -85,6 +85,7 @@ class Scope(StrEnum):
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
     SYSTEM_READ = "system:read"
+    SYSTEM_WRITE = "system:write"  # try webhooks, send again
 
 
 _AGENT = frozenset(

@@ -79,6 +79,7 @@ TRANSITIONS: Mapping[str, Mapping[ChangeState, ChangeState]] = {
     "rebase": {state: ChangeState.DRAFT for state in OPEN},
     "check": {ChangeState.SUBMITTED: ChangeState.SUBMITTED, ChangeState.APPROVED: ChangeState.APPROVED},
     "promote": {ChangeState.APPROVED: ChangeState.PROMOTED},
+    "merge": {state: ChangeState.PROMOTED for state in OPEN},  # by a person, in the company's repository
     "conflict": {ChangeState.APPROVED: ChangeState.CONFLICTED},
     "lapse": {ChangeState.APPROVED: ChangeState.SUBMITTED},
     "expire": {ChangeState.SUBMITTED: ChangeState.WITHDRAWN},
@@ -189,7 +190,7 @@ class ChangeApproval:
 
 @dataclass(frozen=True)
 class ChangeEvent:
-    """What happened to a change, in order; also what webhooks are told."""
+    """What happened to a change, in order."""
 
     number: int
     change_id: str

@@ -137,17 +137,22 @@ class Promoting:
     def _merge(self, promotion: Promotion, work: Work) -> None:
         if work.code is None or self.code is None:
             return
-        before = work.code.production
-        promotions.take(self.store, promotion.id, PromotionStep.MERGING, code_before=before)
-        self.at(PromotionStep.MERGING)
+
+        def about_to(merge: CodeMerge) -> None:
+            places = {"code_before": merge.before, "code_after": merge.after}
+            promotions.take(self.store, promotion.id, PromotionStep.MERGING, **places)
+            self.at(PromotionStep.MERGING)
+
         merge = self.code.merge(
             work.change.tenant_name,
             work.code.head,
-            expected=before,
+            expected=work.code.production,
             message=f"{work.change.title}\n\nChange: {work.change.id}\nPromoted-by: {work.actor.name}",
             author=work.change.author.name,
+            about_to=about_to,
         )
-        promotions.take(self.store, promotion.id, PromotionStep.MERGING, code_after=merge.after)
+        places = {"code_before": merge.before, "code_after": merge.after}
+        promotions.take(self.store, promotion.id, PromotionStep.MERGING, **places)
         self.at("merged")
 
     def _finish(self, promotion: Promotion, settle: Settle, applied: Applied | None, duration_s: float) -> Promotion:
@@ -177,14 +182,14 @@ class Promoting:
     def _state_of(self, transaction_id: str) -> TransactionState:
         try:
             return self.production().transaction_state(transaction_id)
-        except OutsideFailure:
+        except OrchestratorError:  # away, or nobody has said any more where it is
             return TransactionState.UNKNOWN
 
-    def _fail(self, promotion: Promotion, work: Work | None, error: Exception) -> None:
+    def _fail(self, promotion: Promotion, work: Work | None, error: Exception, *, undone: str | None = None) -> None:
         with self.store.connect() as connection:
             found = promotions.get(connection, promotion.id)
         said = str(error) if isinstance(error, OrchestratorError) else type(error).__name__
-        said = " ".join(filter(None, [said, self._undo_code(found)]))
+        said = " ".join(filter(None, [said, self._undo_or_say(found) if undone is None else undone]))
         code = error.code if isinstance(error, OrchestratorError) else "error"
         with self.store.begin() as connection:
             promotions.set_state(connection, promotion.id, PromotionState.FAILED, error_code=code, error=said[:4000])
@@ -193,19 +198,21 @@ class Promoting:
             self._record(promotion, work, Phase.AFTER, Result.FAILED, {"code": code, "error": said[:1000]})
 
     def _undo_code(self, promotion: Promotion) -> str:
-        """Move the production branch back when its rows were not written; says what could not be undone."""
+        """Move the production branch back when its rows were not written. Where it was to go stands in the journal
+        before it goes there, so this is right wherever the process died. Raises what git says."""
         if self.code is None or promotion.code_before is None or promotion.code_after is None:
-            if promotion.step is PromotionStep.MERGING:
-                return "Whether the code was merged is not known; promoting again finds it either way."
             return ""
+        is_undone = self.code.undo(CodeMerge(promotion.code_before, promotion.code_after))
+        return "The merged code was moved back." if is_undone else ""
+
+    def _undo_or_say(self, promotion: Promotion) -> str:
         try:
-            self.code.undo(CodeMerge(promotion.code_before, promotion.code_after))
+            return self._undo_code(promotion)
         except OrchestratorError as error:
             return (
-                f"The code was merged ({promotion.code_after[:12]}) and could not be moved back: {error.message} "
+                f"Its code ({(promotion.code_after or '')[:12]}) could not be moved back: {error.message} "
                 "No row was written. Promote again to write the rows, or revert the merge by hand."
             )
-        return "The merged code was moved back."
 
     def _record(
         self,
@@ -244,12 +251,18 @@ class Promoting:
             if state is TransactionState.COMMITTED:
                 self._finish_recovered(promotion, settle)
                 return PromotionState.COMMITTED
-            if state is TransactionState.ABORTED:
-                self._fail(
-                    promotion, None, Interrupted("The control plane stopped while promoting; nothing was written.")
-                )
-                return PromotionState.FAILED
-            return promotion.state
+            if state is not TransactionState.ABORTED:
+                return promotion.state
+            try:
+                undone = self._undo_code(promotion)
+            except OutsideFailure as error:  # the repository is away: its part is set right by a later round
+                LOG.warning("promote.code_waits", promotion=promotion.id, code=error.code)
+                return promotion.state
+            except OrchestratorError:
+                undone = None
+            stopped = Interrupted("The control plane stopped while promoting; nothing was written.")
+            self._fail(promotion, None, stopped, undone=undone)
+            return PromotionState.FAILED
 
     def _end_of(self, promotion: Promotion) -> TransactionState:
         """COMMIT is sent only once COMMITTING is journaled, so an earlier step cannot have written anything."""

@@ -24,6 +24,7 @@ from orchestrator.core.changes import (
 from orchestrator.core.changeset import json_form
 from orchestrator.core.changeset.changeset import Changeset
 from orchestrator.core.names import new_id
+from orchestrator.store import outbox
 from orchestrator.store.tables.changes import CHANGE_APPROVALS, CHANGE_COMMENTS, CHANGE_EVENTS, CHANGES
 from orchestrator.store.tables.promotions import PROMOTIONS
 
@@ -237,12 +238,14 @@ def void_approvals(connection: Connection, change_id: str, reason: str) -> int:
 
 
 def event(connection: Connection, change: Change, kind: str, actor: Actor, **data: Any) -> ChangeEvent:
-    """Record what happened, in the transaction in which it happens."""
+    """Record what happened, and what webhooks are told of it, in the transaction in which it happens."""
     row = connection.execute(
         insert(CHANGE_EVENTS)
         .values(change_id=change.id, tenant_id=change.tenant_id, kind=kind, actor=actor_document(actor), data=data)
         .returning(CHANGE_EVENTS.c.number, CHANGE_EVENTS.c.at)
     ).one()
+    told = {"title": change.title, "state": change.state.value, **data}
+    outbox.put(connection, kind, subject=change.id, actor=actor.name, tenant_id=change.tenant_id, data=told)
     return ChangeEvent(row.number, change.id, kind, actor, row.at, data)
 
 
@@ -260,24 +263,6 @@ def events(
 
 def _event(row: Row[Any]) -> ChangeEvent:
     return ChangeEvent(row.number, row.change_id, row.kind, actor_of(row.actor), row.at, row.data)
-
-
-def undelivered(connection: Connection, *, attempts_max: int, limit: int = 50) -> list[ChangeEvent]:
-    """Events no webhook has taken yet, oldest first."""
-    query = (
-        select(CHANGE_EVENTS)
-        .where(CHANGE_EVENTS.c.delivered_at.is_(None), CHANGE_EVENTS.c.attempts < attempts_max)
-        .order_by(CHANGE_EVENTS.c.number)
-        .limit(limit)
-    )
-    return [_event(row) for row in connection.execute(query)]
-
-
-def mark_delivery(connection: Connection, number: int, *, delivered: bool) -> None:
-    values: dict[str, Any] = {"attempts": CHANGE_EVENTS.c.attempts + 1}
-    if delivered:
-        values["delivered_at"] = NOW
-    connection.execute(update(CHANGE_EVENTS).where(CHANGE_EVENTS.c.number == number).values(**values))
 
 
 def snapshots_in_use(connection: Connection) -> set[str]:

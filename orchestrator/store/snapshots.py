@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from orchestrator.core.snapshots import Manifest, Snapshot, SnapshotMissing, SnapshotState, SnapshotStep
+from orchestrator.store import outbox
 from orchestrator.store.tables.snapshots import SNAPSHOTS
 
 
@@ -87,11 +88,14 @@ def set_ready(connection: Connection, snapshot_id: str, manifest: Manifest, *, n
 
 
 def set_failed(connection: Connection, snapshot_id: str, *, code: str, message: str, now: datetime) -> None:
-    connection.execute(
+    failed = connection.execute(
         update(SNAPSHOTS)
         .where(SNAPSHOTS.c.id == snapshot_id, SNAPSHOTS.c.state == SnapshotState.BUILDING)
         .values(state=SnapshotState.FAILED, error_code=code, error_message=message[:4000], finished_at=now)
     )
+    if failed.rowcount:
+        data = {"code": code, "error": message}
+        outbox.put(connection, "snapshot.failed", subject=snapshot_id, actor="snapshot", data=data)
 
 
 def set_removed(connection: Connection, snapshot_id: str) -> None:

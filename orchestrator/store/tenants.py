@@ -21,7 +21,8 @@ from orchestrator.core.tenants import (
     TenantsMax,
     TenantState,
 )
-from orchestrator.store.session import lock_key
+from orchestrator.store import outbox
+from orchestrator.store.session import lock_key, single
 from orchestrator.store.tables.tenants import STEPS, TENANTS
 
 PRESENT = tuple(state for state in TenantState if state is not TenantState.REMOVED)
@@ -129,7 +130,7 @@ def named(engine: Engine, name: str) -> Tenant:
 
 
 def _one(engine: Engine, condition: Any, shown: str) -> Tenant:
-    with engine.connect() as connection:
+    with single(engine) as connection:
         query = select(*_COLUMNS).where(condition, TENANTS.c.state != TenantState.REMOVED)
         row = connection.execute(query).one_or_none()
     if row is None:
@@ -160,6 +161,11 @@ def set_state(engine: Engine, tenant_id: str, state: TenantState, *, reason: str
             .where(TENANTS.c.id == tenant_id)
             .values(state=state, reason=reason[:1000], changed_at=func.now(), attempts=0, next_try_at=None)
         )
+        if state is TenantState.FAILED:
+            data = {"reason": reason}
+            outbox.put(
+                connection, "tenant.failed", subject=tenant_id, actor="reconcile", tenant_id=tenant_id, data=data
+            )
 
 
 def trouble(engine: Engine, tenant_id: str) -> Trouble:

@@ -18,10 +18,12 @@ from orchestrator.flows.command import CommandFlow
 from orchestrator.flows.containers import ContainersFlow
 from orchestrator.flows.file import FileFlow
 from orchestrator.flows.launch import LaunchFlow
+from orchestrator.flows.notify import NotifyFlow
 from orchestrator.flows.probe import ProbeFlow
 from orchestrator.flows.publish import PublishFlow
 from orchestrator.flows.reconcile import ReconcileFlow
 from orchestrator.flows.refresh import RefreshFlow
+from orchestrator.flows.sample import SampleFlow
 from orchestrator.flows.snapshot import Snapshots
 from orchestrator.flows.tenant import TenantFlow
 from orchestrator.flows.usage import UsageFlow
@@ -46,6 +48,7 @@ class Services:
     probe: ProbeFlow
     watch: WatchFlow
     usage: UsageFlow
+    sample: SampleFlow
     containers: ContainersFlow
     snapshots: Snapshots
     source: Callable[[], Source]
@@ -57,6 +60,7 @@ class Services:
     approvals: ApprovalFlow
     allowlist: AllowlistFlow
     files: FileFlow
+    notify: NotifyFlow
     identity: IdentityProvider | None = None
 
     def close(self) -> None:

@@ -2,109 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
-from orchestrator.core.actors import Actor, ActorKind
-from orchestrator.core.audit import AuditEvent
-from orchestrator.core.places import Places
+from orchestrator.core.ports.code import CodeMerge
 from orchestrator.core.ports.sandboxd import SandboxCommand, SandboxdUnreachable
 from orchestrator.core.publishes import MergeConflicts, PublishRefused, PublishState
-from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
-from orchestrator.drivers.git.remote import Remote
-from orchestrator.drivers.git.repository import BareRepository
-from orchestrator.flows.publish import PublishFlow
 from orchestrator.parts.code import Code
-from orchestrator.parts.workspace import WorkspacePart
 from orchestrator.store import publishes
-from orchestrator.store.metadata import METADATA
-from orchestrator.store.session import connect
 from tests.support.cluster import Cluster
-from tests.support.local_sandboxd import LocalSandboxd
-
-ACTOR = Actor(ActorKind.PERSON, "u1", "Ada")
-
-
-class Records(list[AuditEvent]):
-    """Keeps what was recorded; the real log has tests of its own."""
-
-    def append(self, event: AuditEvent) -> None:  # type: ignore[override]
-        super().append(event)
-
-
-def git(directory: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Dev", "-c", "user.email=dev@example.test", "-c", "safe.directory=*"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-@dataclass
-class Site:
-    flow: PublishFlow
-    tenant: Tenant
-    sandboxd: LocalSandboxd
-    company: Path
-    developer: Path
-    store: Engine
-    repository: BareRepository
-    records: Records
-
-    @property
-    def tree(self) -> Path:
-        return self.sandboxd.tree
-
-    def company_head(self, branch: str) -> str:
-        return git(self.company, "rev-parse", branch)
-
-    def develop(self, path: str, text: str) -> str:
-        """A person commits to production from their own clone."""
-        (self.developer / path).write_text(text)
-        git(self.developer, "add", "--all")
-        git(self.developer, "commit", "--quiet", "--message", "By hand")
-        git(self.developer, "push", "--quiet", "origin", "HEAD:main")
-        return git(self.developer, "rev-parse", "HEAD")
+from tests.support.publishing import ACTOR, Site, git, publishing_site
 
 
 @pytest.fixture
 def site(tmp_path: Path, cluster: Cluster) -> Iterator[Site]:
-    company, developer = tmp_path / "company.git", tmp_path / "developer"
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(company))
-    git(tmp_path, "clone", "--quiet", str(company), str(developer))
-    (developer / "app.py").write_text("one\ntwo\nthree\n")
-    git(developer, "add", "--all")
-    git(developer, "commit", "--quiet", "--message", "First")
-    git(developer, "push", "--quiet", "origin", "HEAD:main")
-    places = Places(tmp_path / "var")
-    repository = BareRepository(places.bare_repository(), Remote(str(company)))
-    repository.ensure()
-    repository.fetch(branch="main")
-    tenant = Tenant(
-        "t1", "harbour", 1, "small", "image", TenantState.RUNNING, None, "default", RefreshPolicy.SAVE,
-        PoolMode.TRANSACTION, datetime.now(UTC),
-    )  # fmt: skip
-    workspace = WorkspacePart(places, repository, "main")
-    workspace.ensure(tenant, "tenant/harbour")
-    workspace.ensure(tenant, "tenant/harbour")
-    sandboxd = LocalSandboxd(places.workspace("t1"), places.repository("t1"))
-
-    @contextmanager
-    def reach(_: Tenant) -> Iterator[LocalSandboxd]:
-        yield sandboxd
-
-    records = Records()
-    with cluster.database() as name:
-        store = connect(cluster.url(name))
-        METADATA.create_all(store)
-        flow = PublishFlow(store, records, repository, workspace, "main", reach, lambda _: ["c7"])  # type: ignore[arg-type]
-        yield Site(flow, tenant, sandboxd, company, developer, store, repository, records)
-        store.dispose()
+    with publishing_site(tmp_path, cluster) as made:
+        yield made
 
 
 def test_an_unchanged_workspace_commits_nothing(site: Site) -> None:
@@ -273,11 +189,37 @@ def test_the_code_of_a_change_merges_once_and_can_be_undone_without_force(site: 
     assert [(item.path, item.text) for item in check.migrations] == [
         ("migrations/001_note.sql", "ALTER TABLE x ADD note text;\n")
     ]
-    merge = code.merge("harbour", str(head), expected=check.production, message="Merge", author="Rev")
-    assert site.company_head("main") == merge.after
-    again = code.merge("harbour", str(head), expected=check.production, message="Merge", author="Rev")
-    assert again.after == merge.after
+    told: list[CodeMerge] = []
+    arguments: dict[str, Any] = {"expected": check.production, "message": "Merge", "author": "Rev"}
+    merge = code.merge("harbour", str(head), **arguments, about_to=told.append)
+    assert told == [merge] and site.company_head("main") == merge.after
+    again = code.merge("harbour", str(head), **arguments, about_to=told.append)
+    assert again == CodeMerge(merge.after, merge.after) and told == [merge]
     assert code.check("harbour", str(head)).is_merged
-    code.undo(merge)
+    assert code.undo(merge) and code.undo(merge)
+    assert not code.undo(CodeMerge(merge.before, "f" * 40)), "it never arrived"
     assert git(site.company, "ls-tree", "-r", "--name-only", "main") == "app.py"
     assert site.repository.is_ancestor(merge.after, site.company_head("main"))
+
+
+def test_what_was_undone_is_merged_whole_the_next_time(site: Site) -> None:
+    (site.tree / "one.py").write_text("1\n")
+    first = str(site.flow.run(site.tenant, actor=ACTOR).commit)
+    code = Code(site.repository, "main")
+
+    def merge(commit: str) -> CodeMerge:
+        at = code.check("harbour", commit).production
+        return code.merge("harbour", commit, expected=at, message="Merge", author="R", about_to=lambda _: None)
+
+    assert code.undo(merge(first))
+    check = code.check("harbour", first)
+    assert not check.is_merged and [file["path"] for file in check.files] == ["one.py"]
+    assert code.head("harbour") == first
+    assert code.undo(merge(first))
+    assert git(site.company, "ls-tree", "-r", "--name-only", "main") == "app.py"
+    (site.tree / "two.py").write_text("2\n")
+    second = str(site.flow.run(site.tenant, actor=ACTOR).commit)
+    assert [file["path"] for file in code.check("harbour", second).files] == ["one.py", "two.py"]
+    merge(second)
+    assert git(site.company, "ls-tree", "-r", "--name-only", "main").split() == ["app.py", "one.py", "two.py"]
+    assert code.check("harbour", second).is_merged and code.head("harbour") is None

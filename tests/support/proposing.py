@@ -196,7 +196,7 @@ class Company:
 
     @property
     def changes(self) -> ChangeFlow:
-        return ChangeFlow(self.store, self.audit, self.checks, now=lambda: self.now())
+        return ChangeFlow(self.store, self.audit, self.checks, now=lambda: self.now(), at=lambda step: self.at(step))
 
     @property
     def review(self) -> ReviewFlow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,17 +56,35 @@ class CodeSide(Protocol):
         """The commit the tenant's branch was last published at; None when there is nothing to propose."""
         ...
 
+    def is_in_production(self, commit: str) -> bool:
+        """Whether the production branch, as it is now, holds `commit`, whoever brought it there and how."""
+        ...
+
     def check(self, tenant_name: str, commit: str) -> CodeCheck:
         """Compare `commit` with the production branch now, without a work tree."""
         ...
 
-    def merge(self, tenant_name: str, commit: str, *, expected: str, message: str, author: str) -> CodeMerge:
+    def merge(
+        self,
+        tenant_name: str,
+        commit: str,
+        *,
+        expected: str,
+        message: str,
+        author: str,
+        about_to: Callable[[CodeMerge], None],
+    ) -> CodeMerge:
         """Merge and move the production branch by compare-and-swap from `expected`. Safe to run again.
 
-        Raises BranchMoved, PushRefused or RemoteUnreachable; then nothing moved.
+        `about_to` is told where the branch goes before it is moved, and not called when production has the commit.
+        Raises BranchMoved, PushRefused or RemoteUnreachable; the branch has not moved then, unless the answer of a
+        push was lost: `undo` knows.
         """
         ...
 
-    def undo(self, merge: CodeMerge) -> None:
-        """Move the production branch back if it still stands where `merge` left it. Raises BranchMoved."""
+    def undo(self, merge: CodeMerge) -> bool:
+        """Take the merge back if the branch stands where it left it; False when it never arrived there.
+
+        Safe to run again. Raises BranchMoved when others have built on it since.
+        """
         ...

@@ -95,6 +95,4 @@ CHANGE_EVENTS = Table(
     Column("actor", JSONB, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("data", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
-    Column("delivered_at", DateTime(timezone=True)),
-    Column("attempts", Integer, nullable=False, server_default="0"),
 )

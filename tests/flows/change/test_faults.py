@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 
@@ -27,11 +26,9 @@ from orchestrator.errors import OrchestratorError, OutsideFailure
 from orchestrator.flows.promote import AgentMayNotPromote, NothingToDeclare
 from orchestrator.parts import promoting as promoting_module
 from orchestrator.store import changes, promotions
-from orchestrator.store.session import connect
 from tests.support.proposing import AGENT, MIA, RUTH, SAM, Company
 
 RENAME = "UPDATE bookings SET guest = 'renamed' WHERE id = 1"
-STEPS = ["planned", "writing", "committing", "committed"]
 
 
 def guest(hotel: Company) -> str:
@@ -41,48 +38,6 @@ def guest(hotel: Company) -> str:
 def state_of(hotel: Company, change_id: str) -> ChangeState:
     with hotel.store.connect() as connection:
         return changes.get(connection, change_id).state
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_process_killed_at_any_step_leaves_true_records(hotel: Company, step: str) -> None:
-    hotel.work(RENAME)
-    approved = hotel.approved()
-    _die_at(hotel, step, lambda: hotel.promote.run(approved.id, hotel.tenant, actor=RUTH))
-    # A dead client's session may live for a moment; its end is what recovery waits for.
-    for _ in range(600):
-        if PromotionState.RUNNING not in hotel.promote.recover().values():
-            break
-        threading.Event().wait(0.05)
-    with hotel.store.connect() as connection:
-        (promotion,) = promotions.of_change(connection, approved.id)
-    if step == "committed":
-        assert guest(hotel) == "renamed"
-        assert promotion.state is PromotionState.COMMITTED
-        assert state_of(hotel, approved.id) is ChangeState.PROMOTED
-    else:
-        assert guest(hotel) == "guest 1"
-        assert promotion.state is PromotionState.FAILED
-        assert state_of(hotel, approved.id) is ChangeState.APPROVED
-        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
-        assert guest(hotel) == "renamed"
-    assert hotel.revert.run(approved.id, hotel.tenant, actor=RUTH).state is PromotionState.COMMITTED
-    assert guest(hotel) == "guest 1"
-
-
-def _die_at(hotel: Company, step: str, work: Callable[[], object]) -> None:
-    """Run `work` in a child that vanishes at `step`, without a word to anybody."""
-    url = hotel.store.url.render_as_string(hide_password=False)
-    child = os.fork()
-    if child == 0:
-        try:
-            hotel.store.dispose(close=False)
-            hotel.store = connect(url)
-            hotel.at = lambda reached: os._exit(9) if reached == step else None
-            work()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 9
 
 
 def test_of_two_promotes_at_once_exactly_one_wins(hotel: Company) -> None:
@@ -218,16 +173,28 @@ class Branch:
     def check(self, tenant_name: str, commit: str) -> CodeCheck:
         return CodeCheck(commit, self.at, "0" * 40, migrations=self.migrations)
 
-    def merge(self, tenant_name: str, commit: str, *, expected: str, message: str, author: str) -> CodeMerge:
+    def merge(
+        self,
+        tenant_name: str,
+        commit: str,
+        *,
+        expected: str,
+        message: str,
+        author: str,
+        about_to: Callable[[CodeMerge], None],
+    ) -> CodeMerge:
         if self.refuse_merge:
             raise BranchMoved("main moved.")
-        before, self.at = self.at, "c" * 40
-        return CodeMerge(before, self.at)
+        merge = CodeMerge(self.at, "c" * 40)
+        about_to(merge)
+        self.at = merge.after
+        return merge
 
-    def undo(self, merge: CodeMerge) -> None:
+    def undo(self, merge: CodeMerge) -> bool:
         if self.refuse_undo:
             raise BranchMoved("main moved on.")
         self.at = merge.before
+        return True
 
 
 def test_rows_and_code_go_together(hotel: Company) -> None:

@@ -1,0 +1,1 @@
+"""Notices sent to other programs over HTTP."""
