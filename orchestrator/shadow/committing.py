@@ -12,9 +12,10 @@ from sqlalchemy.engine import Connection, Engine
 from orchestrator.core.changeset.carry import Carried, carry, keys_needed
 from orchestrator.core.changeset.changeset import Changeset
 from orchestrator.core.changeset.rows import Cell, Key, ProvisionalKey, Row, RowChange, RowKind
-from orchestrator.core.changeset.shape import Column, ForeignKey, TableName, TableShape
+from orchestrator.core.changeset.shape import Column, TableName, TableShape
 from orchestrator.shadow.cells import sqlite_raw
 from orchestrator.shadow.errors import CommitConflict, CommitUncertain
+from orchestrator.shadow.ordering import children_first, parents_first, refers_to_itself
 from orchestrator.shadow.production import (
     NamedType,
     ProductionTables,
@@ -211,15 +212,21 @@ def _in_order(writer: Writer, tables: ProductionTables, changeset: Changeset, ki
     names = in_dependency_order(tables.shapes, [shape.table for shape in changeset.tables])
     late: list[RowChange] = []
     for kind in kinds:
-        for name in reversed(names) if kind is RowKind.DELETE else names:
-            rows = [row for row in changeset.rows_of(name) if row.kind is kind]
-            if kind is RowKind.INSERT:
-                _insert_all(writer, rows)
-            elif kind is RowKind.UPDATE:
-                late += _update_all(writer, rows)
-            else:
-                for row in _children_first(changeset.shapes[name], rows):
-                    writer.delete(row)
+        rows = [row for name in names for row in changeset.rows_of(name) if row.kind is kind]
+        if kind is RowKind.INSERT:
+            for group in parents_first(rows, changeset.shapes):
+                if len(group) > 1 or refers_to_itself(group[0]):
+                    writer.insert_group(group)
+                else:
+                    writer.insert(group[0])
+        elif kind is RowKind.UPDATE:
+            late += _update_all(writer, rows)
+        else:
+            for group in children_first(rows, changeset.shapes):
+                if len(group) > 1:
+                    writer.delete_group(group)
+                else:
+                    writer.delete(group[0])
     for row in late:
         writer.update(row)
 
@@ -233,61 +240,3 @@ def _update_all(writer: Writer, rows: Iterable[RowChange]) -> list[RowChange]:
         else:
             writer.update(row)
     return late
-
-
-def _insert_all(writer: Writer, rows: Sequence[RowChange]) -> None:
-    """Within one table, rows that others refer to come first. Raises Stale for a circle."""
-    waiting = list(rows)
-    while waiting:
-        keys = frozenset(row.key for row in waiting)
-        ready = [row for row in waiting if _is_ready(writer, row, keys)]
-        if not ready:
-            raise Stale(f"{waiting[0].table}: new rows refer to each other in a circle")
-        for row in ready:
-            writer.insert(row)
-        done = {id(row) for row in ready}
-        waiting = [row for row in waiting if id(row) not in done]
-
-
-def _is_ready(writer: Writer, row: RowChange, waiting: frozenset[Key]) -> bool:
-    new = row.new or {}
-    for name, cell in new.items():
-        own = isinstance(cell, ProvisionalKey) and (cell.table, cell.column) == (row.table, name)
-        if isinstance(cell, ProvisionalKey) and not own and cell not in writer.keys:
-            return False
-    return not any(
-        tuple(new.get(name) for name in reference.columns) in waiting - {row.key}
-        for reference in _own_references(writer.shapes[row.table])
-    )
-
-
-def _own_references(shape: TableShape) -> list[ForeignKey]:
-    return [
-        key
-        for key in shape.foreign_keys
-        if key.references == shape.table and key.referenced_columns == shape.primary_key
-    ]
-
-
-def _children_first(shape: TableShape, rows: Sequence[RowChange]) -> list[RowChange]:
-    """Within one table, rows that refer to others go first."""
-    own = _own_references(shape)
-    if not own:
-        return list(rows)
-    by_key = {row.key: row for row in rows}
-    order: list[RowChange] = []
-    done: set[Key] = set()
-
-    def visit(row: RowChange, path: frozenset[Key]) -> None:
-        if row.key in done or row.key in path:
-            return
-        for key in own:
-            parent = by_key.get(tuple((row.old or {}).get(name) for name in key.columns))
-            if parent is not None:
-                visit(parent, path | {row.key})
-        done.add(row.key)
-        order.append(row)
-
-    for row in rows:
-        visit(row, frozenset())
-    return order[::-1]

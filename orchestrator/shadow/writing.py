@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,10 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.core.changeset.rows import Cell, ProvisionalKey, Row, RowChange
 from orchestrator.core.changeset.shape import Column, TableName, TableShape
+from orchestrator.shadow import together
 from orchestrator.shadow.cells import sqlite_raw
 from orchestrator.shadow.production import NamedType, Scope, is_postgres, literal, stored_columns, table_of
+from orchestrator.shadow.together import take_keys
 
 
 class Stale(Exception):
@@ -58,7 +60,7 @@ class Writer:
     def insert(self, row: RowChange) -> None:
         shape = self.shapes[row.table]
         new = row.new or {}
-        assigned = [name for name, cell in new.items() if self._is_own(row, name, cell)]
+        assigned = [name for name, cell in new.items() if self._is_own(row, name, cell) and cell not in self.keys]
         values = {
             name: self._value(shape.column(name), cell)
             for name, cell in new.items()
@@ -74,6 +76,29 @@ class Writer:
             cell = new[name]
             if isinstance(cell, ProvisionalKey):
                 self.keys[cell] = str(value)
+
+    def insert_group(self, rows: Sequence[RowChange]) -> None:
+        """New rows that refer to each other in a circle. Raises Stale."""
+        taken: dict[str, int] = {}
+        for row in rows:
+            own = [name for name, cell in (row.new or {}).items() if self._is_own(row, name, cell)]
+            for name, key in zip(own, take_keys(self.connection, self.shapes[row.table], own, taken), strict=True):
+                cell = (row.new or {})[name]
+                if isinstance(cell, ProvisionalKey):
+                    self.keys[cell] = key
+        if not self._postgres:
+            for row in rows:
+                self.insert(row)
+        elif together.insert(self.connection, [(row, self.shapes[row.table]) for row in rows], self.keys) != len(rows):
+            raise Stale(str(rows[0].table))
+
+    def delete_group(self, rows: Sequence[RowChange]) -> None:
+        """Rows that refer to each other in a circle, gone at once. Raises Stale."""
+        if not self._postgres:
+            for row in rows:
+                self.delete(row)
+        elif together.delete(self.connection, [(row, self.shapes[row.table]) for row in rows], self.scope) != len(rows):
+            raise Stale(str(rows[0].table))
 
     def _is_own(self, row: RowChange, name: str, cell: Cell) -> bool:
         return isinstance(cell, ProvisionalKey) and (cell.table, cell.column) == (row.table, name)
