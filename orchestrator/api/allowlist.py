@@ -66,9 +66,20 @@ class DiffView(View):
     diff: str
 
 
+class LackingView(View):
+    """A listed program that an image of running tenants cannot start."""
+
+    image: str
+    program: str
+    why: str
+
+
 class CheckView(View):
+    """`lacking` are warnings: the list is good, but some image is not what it expects."""
+
     rules: int
     digest: str
+    lacking: list[LackingView]
 
 
 class ReplayedView(View):
@@ -101,7 +112,8 @@ def check(body: TextBody, services: ServicesDep, who: Reader) -> CheckView:
     """Read, lint and run every example of a text; nothing is saved."""
     del who
     found = services.allowlist.check(body.text, source="the text")
-    return CheckView(rules=len(found.rules), digest=found.digest)
+    lacking = [LackingView.model_validate(one) for one in services.allowlist.lacking(found)]
+    return CheckView(rules=len(found.rules), digest=found.digest, lacking=lacking)
 
 
 @router.post("/replay")

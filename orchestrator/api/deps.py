@@ -1,6 +1,6 @@
 """What routes ask for: the services, who asks, the tenant named in the path, and doing a creation once.
 
-Route functions are plain (not async): FastAPI runs them in its thread pool.
+Route functions, and whatever waits for a database, are plain (not async): FastAPI runs them in its thread pool.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
+    """What only takes from memory is `async`: it runs on the event loop and needs no thread."""
     services: Services = request.app.state.services
     return services
 
@@ -62,7 +63,7 @@ PrincipalDep = Annotated[Principal, Depends(get_principal)]
 def require(scope: Scope) -> Any:
     """A route's first parameter: `who: Annotated[Principal, require(Scope.TENANTS_READ)]`."""
 
-    def checked(principal: PrincipalDep) -> Principal:
+    async def checked(principal: PrincipalDep) -> Principal:
         principal.require(scope)
         return principal
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.cli import session
 from orchestrator.cli.output import Form, FormOption, say, show_one, show_rows, write, write_json
 from orchestrator.core.allowlist.load import load
 from orchestrator.core.allowlist.texts import shown_argv
+from orchestrator.errors import OrchestratorError
 
 app = typer.Typer(no_args_is_help=True, help="The finite set of commands that can run.")
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="an allowlist file")]
@@ -43,9 +45,16 @@ def show(form: FormOption = Form.TABLE) -> None:
 
 @app.command()
 def check(file: File) -> None:
-    """Read, lint and run every example of a file; nothing is saved."""
+    """Read, lint and run every example of a file, and see what running tenants' images lack; nothing is saved."""
     found = load(file.read_text(encoding="utf-8"), source=str(file))
     say(f"ok: {len(found.rules)} rules, every example holds")
+    try:
+        with session.opened() as services:
+            lacking = services.allowlist.lacking(found)
+    except (OrchestratorError, SQLAlchemyError):
+        return say("no running installation was asked whether its images have every program")
+    for one in lacking:
+        say(f"warning: {one.program} cannot start in the image {one.image}: {one.why}")
 
 
 @app.command()

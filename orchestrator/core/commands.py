@@ -50,6 +50,18 @@ class WorkspaceMoved(Conflict):
     code = "conflict.workspace_moved"
 
 
+class NotApplicable(Conflict):
+    """Something among what the disposable command changed cannot be put into the workspace; `fields` say what."""
+
+    code = "conflict.not_applicable"
+
+
+class ResultGone(Conflict):
+    """Newer results of the tenant's took the room of this one's large files."""
+
+    code = "conflict.result_gone"
+
+
 class WorkspaceNotCopyable(Conflict):
     """The workspace holds what must not be copied: a link that leaves it, or a special file."""
 
@@ -148,10 +160,22 @@ class OutputChunk:
 
 @dataclass(frozen=True)
 class FileChanged:
-    """One file a disposable command added, modified or deleted; digests are SHA-256 of the contents."""
+    """One path a disposable command added, modified or deleted.
+
+    Digests are states as the Placer tells them (a file's SHA-256, "link:TARGET", "" for nothing). `link` is the new
+    target of a link. `content` holds small files; larger ones are kept aside under their digest. `problem` says why
+    the path cannot be applied, empty when it can.
+    """
 
     path: str
     kind: str
     before_digest: str = ""
     after_digest: str = ""
     content: bytes | None = field(default=None, repr=False)
+    link: str | None = None
+    size_bytes: int = 0
+    problem: str = ""
+
+    @property
+    def is_kept_aside(self) -> bool:
+        return self.kind != "deleted" and self.link is None and self.content is None and not self.problem

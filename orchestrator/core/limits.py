@@ -80,8 +80,8 @@ class DatabaseSection(_Section):
 class CommandSection(_Section):
     """One command's limits, and how many run at once."""
 
-    at_once: int = Field(8, ge=1, le=64)
-    wall_time: Seconds = Field(60.0, ge=1, le=3600)
+    at_once: int = Field(20, ge=1, le=64)
+    wall_time: Seconds = Field(600.0, ge=1, le=3600)
     output: Bytes = Field(2**20, ge=1024, le=2**28)
     written: Bytes = Field(256 * 2**20, ge=1024, le=2**36)
 

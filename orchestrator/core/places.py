@@ -72,6 +72,10 @@ class Places:
         """The work tree's git directory, mounted at /repository; hostile input too."""
         return self.disk / "workspaces" / tenant_id / "git"
 
+    def results(self, tenant_id: str) -> Path:
+        """Large files that disposable commands left, by command and digest, until they are applied or make room."""
+        return self.disk / "results" / tenant_id
+
     def bare_repository(self) -> Path:
         """Checked objects of every tenant's branch; written by the orchestrator alone."""
         return self.var / "git" / "company.git"

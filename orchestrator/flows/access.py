@@ -150,18 +150,19 @@ class Access:
         found = sessions.find(self.store, secret, self.rules.console_host, idle_s=self.rules.idle_s)
         if found is None:
             raise SignInRequired("You are not signed in, or no longer.", next_step="Sign in.")
-        user = self._enabled(found)
+        session, user = found
         csrf = digest("csrf:" + secret).hex()
-        return principal_of(user, session_id=found.id, csrf=csrf)
+        return principal_of(_enabled(user), session_id=session.id, csrf=csrf)
 
     def by_token(self, secret: str) -> Principal:
         """The bearer of an API token. Raises SignInRequired."""
-        token = tokens.find(self.store, secret)
-        if token is None:
+        found = tokens.find(self.store, secret)
+        if found is None:
             raise SignInRequired(
                 "This token is not valid (any more).", next_step="Make a new one: `orchestrator token create`."
             )
-        return principal_of_token(users.get(self.store, token.user_id), token)
+        token, user = found
+        return principal_of_token(user, token)
 
     def give_entry(self, principal: Principal, hostname: str) -> str:
         """A one-time code for a tenant's host. Raises TenantMissing, also for one they may not see."""
@@ -192,7 +193,7 @@ class Access:
         found = sessions.find(self.store, secret, hostname, idle_s=self.rules.idle_s)
         if found is None:
             raise SignInRequired("You are not signed in at this host, or no longer.")
-        principal = principal_of(self._enabled(found))
+        principal = principal_of(_enabled(found[1]))
         self._tenant_of(hostname, principal)
         return principal
 
@@ -309,12 +310,6 @@ class Access:
             self.pass_key, hostname, given, datetime.now(UTC)
         )
 
-    def _enabled(self, session: Session) -> User:
-        user = users.get(self.store, session.user_id)
-        if user.is_disabled:
-            raise SignInRequired("This account is disabled.")
-        return user
-
     def _tenant_of(self, hostname: str, principal: Principal) -> str:
         name = self.tenant_name(hostname)
         missing = TenantMissing(f"No tenant of yours is at {ascii(hostname)[:100]}.")
@@ -328,3 +323,9 @@ class Access:
     def _note(self, actor: Actor, action: str, target: str, **details: object) -> None:
         kept = {name: value for name, value in details.items() if value not in (None, [], False)}
         self.audit.append(AuditEvent(actor, action, target=target, result=Result.OK, details=kept))
+
+
+def _enabled(user: User) -> User:
+    if user.is_disabled:
+        raise SignInRequired("This account is disabled.")
+    return user

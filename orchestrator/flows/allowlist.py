@@ -9,15 +9,18 @@ from sqlalchemy import Engine
 
 from orchestrator.core.actors import Actor
 from orchestrator.core.allowlist.load import Allowlist, load
+from orchestrator.core.allowlist.programs import sandbox_policy
 from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.commands import Command
 from orchestrator.core.policies import PolicyEditDenied, PolicySource, PolicyVersion, text_diff
-from orchestrator.core.tenants import Tenant, TenantMissing
-from orchestrator.errors import InvalidInput
+from orchestrator.core.ports.sandboxd import Sandboxd
+from orchestrator.core.tenants import Tenant, TenantMissing, TenantState
+from orchestrator.errors import InvalidInput, OrchestratorError
 from orchestrator.parts.policy import InForce, PolicyPart
-from orchestrator.store import commands, policies
+from orchestrator.store import commands, policies, tenants
 
 REPLAYED_MAX = 1_000
+ASKED_MAX = 50
 
 
 class ReasonMissing(InvalidInput):
@@ -44,12 +47,22 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """A listed program that an image of running tenants cannot start, and why."""
+
+    image: str
+    program: str
+    why: str
+
+
+@dataclass(frozen=True)
 class AllowlistFlow:
-    """`tenant` finds a tenant by its id; removed ones raise TenantMissing."""
+    """`tenant` finds a tenant by its id; removed ones raise TenantMissing. `connect` reaches a running sandbox."""
 
     store: Engine
     policies: PolicyPart
     tenant: Callable[[str], Tenant]
+    connect: Callable[[Tenant], Sandboxd] | None = None
 
     def in_force(self) -> InForce:
         """Raises PolicyUnavailable when there is no valid allowlist."""
@@ -58,6 +71,28 @@ class AllowlistFlow:
     def check(self, text: str, *, source: str) -> Allowlist:
         """Read, lint and run every example. Raises InvalidAllowlist with every problem."""
         return load(text, source=source)
+
+    def lacking(self, allowlist: Allowlist) -> list[Lacking]:
+        """What running tenants' images lack of what the list names: a warning, since images differ.
+
+        One tenant of each image, profile and scope is asked; one that does not answer is left out.
+        """
+        found: dict[tuple[str, str], Lacking] = {}
+        asked: set[tuple[str, str]] = set()
+        if self.connect is None:
+            return []
+        for tenant in tenants.listed(self.store, states=[TenantState.RUNNING]):
+            policy = sandbox_policy(allowlist.gate(profile=tenant.profile, tenant=tenant.name))
+            if (tenant.image, policy.digest) in asked or len(asked) >= ASKED_MAX:
+                continue
+            asked.add((tenant.image, policy.digest))
+            try:
+                report = self.connect(tenant).check_policy(policy)
+            except OrchestratorError:
+                continue
+            for program, why in report.refused.items():
+                found[tenant.image, program] = Lacking(tenant.image, program, why)
+        return [found[key] for key in sorted(found)]
 
     def replay(self, text: str, *, limit: int = 200) -> Replay:
         """Decide recent commands again under `text`: which decisions would change? Raises InvalidAllowlist.

@@ -39,6 +39,7 @@ from orchestrator.store import commands
 LOG = logs.get("command")
 FOLLOW_POLL_S = 0.5
 FOLLOW_IDLE_S = 10.0
+CANCEL_POLL_S = 0.1
 RESULTS = {
     CommandState.FINISHED: Result.OK,
     CommandState.CANCELLED: Result.CANCELLED,
@@ -56,6 +57,7 @@ class CommandFlow:
     gatekeeper: Gatekeeper
     applier: ChangeApplier | None = None
     output_kept_bytes: int = 262_144
+    cancel_wait_s: float = 10.0
     broker: Broker = field(default_factory=Broker)
 
     def explain(self, tenant: Tenant, request: CommandRequest) -> Explanation:
@@ -102,32 +104,43 @@ class CommandFlow:
         if command.state is not CommandState.RUNNING or command.tenant_id != tenant.id:
             raise CommandNotRunning(f"The command is {command.state.value} already.")
         self.audit.append(command_event(command, "command.cancel", actor=actor))
+        commands.ask_to_cancel(self.store, command_id)  # for a process that is not this one
         for runner in (self.gatekeeper.runners["query"], self.gatekeeper.runners.get(command.place.value)):
             try:
                 if runner is not None and runner.cancel(tenant, command_id):
                     return command
             except CommandUnknown:
                 continue
+        return self._stopped_elsewhere(command_id)
+
+    def _stopped_elsewhere(self, command_id: str) -> Command:
+        """Wait until the process that runs it has seen the word that was left. Raises CommandNotRunning."""
+        deadline = time.monotonic() + self.cancel_wait_s
+        while time.monotonic() < deadline:
+            command = commands.get(self.store, command_id)
+            if command.has_ended:
+                return command
+            time.sleep(CANCEL_POLL_S)
         raise CommandNotRunning(
-            "The command is not running any more, or another process of the control plane runs it.",
+            "Nothing answered: the command is not running any more, or has not begun yet.",
             next_step="Look at it again in a moment; it ends at its time limit at the latest.",
         )
 
     def apply(self, tenant: Tenant, command_id: str, *, actor: Actor, request_id: str = "") -> Command:
         """Bring what a disposable command changed into the workspace, once, if nothing there has moved.
 
-        Raises NothingToApply and WorkspaceMoved; then nothing is applied.
+        Raises NothingToApply, NotApplicable, ResultGone and WorkspaceMoved; then nothing is applied.
         """
         command = commands.get(self.store, command_id)
         changes = commands.changes(self.store, command_id)
         if self.applier is None or command.place is not Place.DISPOSABLE or not changes or command.applied_at:
             raise NothingToApply("There is nothing to apply: it changed no file, or was applied already.")
+        self.applier.check(tenant, command_id, changes)
         if not command.changed_complete:
             raise NothingToApply(
-                "The command changed more than can be kept, so a part alone is not applied.",
-                next_step="Run it in the sandbox itself, or on fewer and smaller files.",
+                "The command changed more files than can be kept, and a part alone is not applied.",
+                next_step="Run it in the sandbox itself, or on fewer files.",
             )
-        self.applier.check(tenant, changes)
         event = replace(command_event(command, "command.apply", actor=actor), request_id=request_id)
         self.audit.append(replace(event, phase=Phase.BEFORE, changed_paths=command.changed_paths))
         result = Result.FAILED
@@ -135,7 +148,7 @@ class CommandFlow:
             with self.store.begin() as connection:
                 if not commands.mark_applied(connection, command_id):
                     raise NothingToApply("It was applied already.")
-                self.applier.apply(tenant, changes)
+                self.applier.apply(tenant, command_id, changes)
             result = Result.OK
         finally:
             self.audit.append(replace(event, phase=Phase.AFTER, result=result, changed_paths=command.changed_paths))
@@ -147,9 +160,13 @@ class CommandFlow:
         done = [f"closed {closed} interrupted commands"] if closed else []
         disposable = self.gatekeeper.runners.get("disposable")
         if isinstance(disposable, DisposableRunner):
+            # What is there is looked up before what runs: a command that begins meanwhile is not swept away.
+            runs, results = disposable.left()
             with self.store.connect() as connection:
                 running = commands.running_ids(connection)
-            done += [f"removed what the disposable command {one} left" for one in disposable.sweep(running)]
+                kept = commands.keepers(connection, results) if results else frozenset()
+            disposable.sweep(runs - running, results - running - kept)
+            done += [f"removed what the disposable command {one} left" for one in sorted(runs - running)]
         return done
 
     def follow(self, command_id: str, *, after: int = -1) -> Iterator[OutputChunk | None]:
@@ -201,7 +218,8 @@ class CommandFlow:
                 bytes=ended.output_bytes,
                 changed_paths=ended.changed_paths,
                 details={**begun.event.details, **_end(ended)},
-            )
+            ),
+            durable=False,
         )
         return ended
 

@@ -14,7 +14,7 @@ from orchestrator.core.names import TenantNames
 from orchestrator.core.places import Places
 from orchestrator.core.ports import engine as port
 from orchestrator.core.ports.audit import AuditLog
-from orchestrator.core.ports.sandboxd import KernelGate, Sandboxd
+from orchestrator.core.ports.sandboxd import KernelGate, Sandboxd, SandboxPolicy
 from orchestrator.core.ports.servers import APP_DATABASE, SUPERUSER
 from orchestrator.core.probes import Outcome, Probe, ProbeReport, worst
 from orchestrator.core.tenants import Tenant, TenantState, WrongTenantState
@@ -56,6 +56,7 @@ class ProbeFlow:
     uid: Callable[[Tenant], int]
     targets: ProbeTargets
     connect: Callable[[Tenant], Sandboxd]
+    policy: Callable[[Tenant], SandboxPolicy]
     profile: Callable[[str], Profile]
     rights: Callable[[Tenant], Mapping[str, bool]]
     live_id: Callable[[str], str | None]
@@ -76,7 +77,7 @@ class ProbeFlow:
         found = [
             *self._network(tenant, others[:3], answers),
             *self._mounts(tenant, others[:3], answers),
-            *self._programs(sandboxd, answers),
+            *self._programs(tenant, sandboxd, answers),
             *self._container(tenant, answers),
             self._memory(tenant),
             self._database_memory(tenant),
@@ -155,10 +156,13 @@ class ProbeFlow:
             attempts.append(Probe("other_database", outcome, f"sign in at the own pool as {role}", said))
         return [*found, worst("other_database", attempts)]
 
-    def _programs(self, sandboxd: Sandboxd, answers: Answers) -> list[Probe]:
+    def _programs(self, tenant: Tenant, sandboxd: Sandboxd, answers: Answers) -> list[Probe]:
         status = sandboxd.status()
+        lacking = sandboxd.check_policy(self.policy(tenant)).refused
         started = {key: said for key, said in answers.programs.items() if key != "own"}
         evidence = f"kernel gate {status.kernel_gate.value}, Landlock {status.landlock_abi}"
+        if lacking:  # no hole, but somebody expects a program that cannot start
+            evidence += "; listed, but closed: " + ", ".join(f"{path} ({why})" for path, why in sorted(lacking.items()))
         broken = [key for key, said in started.items() if said == "started"]
         if status.kernel_gate is not KernelGate.ENFORCED or broken:
             unlisted = Probe(

@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from orchestrator.core.commands import FileChanged, WorkspaceMoved
+from orchestrator.core.commands import FileChanged, NotApplicable, ResultGone, WorkspaceMoved
 from orchestrator.core.places import Places
-from orchestrator.core.ports.files import FileNotThere, Files
+from orchestrator.core.ports.placing import Placer
 from orchestrator.core.tenants import Tenant
-from orchestrator.errors import OrchestratorError
+
+SHOWN_MAX = 5
 
 
 @dataclass(frozen=True)
 class ChangeApplier:
-    files: Files
+    placer: Placer
     places: Places
 
-    def check(self, tenant: Tenant, changes: list[FileChanged]) -> None:
-        """Raises WorkspaceMoved naming every file that is not what the command started from."""
-        moved = [one.path for one in changes if self._now(tenant, one.path) != one.before_digest]
+    def check(self, tenant: Tenant, command_id: str, changes: list[FileChanged]) -> None:
+        """Raises NotApplicable, ResultGone or WorkspaceMoved, naming the files."""
+        refused = [one for one in changes if one.problem]
+        if refused:
+            raise NotApplicable(
+                f"Part of the result cannot be applied: {_listed([f'{one.path} {one.problem}' for one in refused])}.",
+                effect="Nothing was applied: a part alone never is.",
+                next_step="Run the command so that it leaves these alone, or run it in the sandbox itself.",
+                paths={one.path: one.problem for one in refused},
+            )
+        gone = [one.path for one in changes if one.is_kept_aside and not self._aside(tenant, command_id, one).is_file()]
+        if gone:
+            raise ResultGone(
+                f"Large files of this result are not kept any more: {_listed(gone)}.",
+                effect="Nothing was applied.",
+                next_step="Run the command again.",
+                paths=gone,
+            )
+        root = self.places.workspace(tenant.id)
+        moved = [one.path for one in changes if self.placer.state(root, one.path) != one.before_digest]
         if moved:
-            shown = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
             raise WorkspaceMoved(
-                f"Files have changed in the workspace since the command began: {shown}.",
+                f"Files have changed in the workspace since the command began: {_listed(moved)}.",
                 effect="Nothing was applied.",
                 next_step="Run the command again on the workspace as it is now.",
                 paths=moved,
             )
 
-    def apply(self, tenant: Tenant, changes: list[FileChanged]) -> None:
-        """Write them one by one, each only onto what it was made from. Raises the Files port's errors."""
+    def apply(self, tenant: Tenant, command_id: str, changes: list[FileChanged]) -> None:
+        """Put them in place one by one, each only onto what it was made from. Raises the Placer's errors."""
         root = self.places.workspace(tenant.id)
-        for one in changes:
+        for one in sorted(changes, key=lambda change: change.kind != "deleted"):
             if one.kind == "deleted":
-                self.files.delete(root, one.path)
+                self.placer.delete(root, one.path, expected=one.before_digest)
+            elif one.link is not None:
+                self.placer.put_link(root, one.path, one.link, uid=tenant.uid, expected=one.before_digest)
             else:
-                content = one.content or b""
-                self.files.write(root, one.path, content, uid=tenant.uid, expected_digest=one.before_digest)
+                source = one.content if one.content is not None else self._aside(tenant, command_id, one)
+                self.placer.put_file(
+                    root, one.path, source, digest=one.after_digest, uid=tenant.uid, expected=one.before_digest
+                )
 
-    def _now(self, tenant: Tenant, path: str) -> str:
-        try:
-            return self.files.read(self.places.workspace(tenant.id), path).digest
-        except FileNotThere:
-            return ""
-        except OrchestratorError:
-            return "something else"
+    def _aside(self, tenant: Tenant, command_id: str, change: FileChanged) -> Path:
+        return self.places.results(tenant.id) / command_id / change.after_digest
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_MAX} more" if len(names) > SHOWN_MAX else ""
+    return ", ".join(names[:SHOWN_MAX]) + more

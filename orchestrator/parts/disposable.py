@@ -20,7 +20,7 @@ from orchestrator.core.places import Places
 from orchestrator.core.ports.engine import ContainerSpec, Engine, Mount
 from orchestrator.core.ports.sandboxd import Sandboxd, SandboxdUnreachable
 from orchestrator.core.ports.volume import Volume
-from orchestrator.core.ports.workspaces import Workspaces
+from orchestrator.core.ports.workspaces import Keeping, Workspaces
 from orchestrator.core.tenants import Tenant
 from orchestrator.errors import OrchestratorError
 from orchestrator.parts.running import Publish, Ran, Task, run_in
@@ -65,12 +65,10 @@ class DisposableRunner:
                 outcome = run_in(self._started(task, copies), task, publish)
             finally:
                 self._end(tenant, task.id)
-            found = self.workspaces.changes(copies / "base", copies / "tree", before)
+            found = self.workspaces.changes(copies / "base", copies / "tree", before, self._keeping(task))
             return Ran(replace(outcome, changed_paths=found.paths, changed_complete=found.complete), found.files)
         finally:
-            for name in ("base", "git", "tree"):
-                self.volume.remove_tree(copies / name)
-            shutil.rmtree(copies, ignore_errors=True)
+            self._clear(copies)
 
     def cancel(self, tenant: Tenant, command_id: str) -> bool:
         """False when it has not begun to run, or has ended."""
@@ -80,20 +78,39 @@ class DisposableRunner:
             return False
         return True
 
-    def sweep(self, running: frozenset[str]) -> list[str]:
-        """Remove what runs left that nobody watches any more; returns the commands' ids."""
-        left = {one.name: one for one in self.engine.containers() if one.role == ROLE}
-        removed = [name for name in left if name.rsplit("-", 1)[-1] not in running]
-        for name in removed:
-            self.engine.remove(name)
-        root = self.places.disk / "disposable"
-        for directory in sorted(root.iterdir()) if root.is_dir() else []:
-            if directory.name not in running:
-                for name in ("base", "git", "tree"):
-                    self.volume.remove_tree(directory / name)
-                shutil.rmtree(directory, ignore_errors=True)
-                removed.append(directory.name)
-        return removed
+    def left(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The commands of which containers or copies are there, and those whose large files are kept."""
+        containers = {one.name.rsplit("-", 1)[-1] for one in self.engine.containers() if one.role == ROLE}
+        copies = {one.name for one in self.places.disk.glob("disposable/*")}
+        return frozenset(containers | copies), frozenset(one.name for one in self.places.disk.glob("results/*/*"))
+
+    def sweep(self, runs: frozenset[str], results: frozenset[str]) -> None:
+        """Remove what these runs left, and these results."""
+        for one in self.engine.containers():
+            if one.role == ROLE and one.name.rsplit("-", 1)[-1] in runs:
+                self.engine.remove(one.name)
+        for command_id in runs:
+            self._clear(self._copies(command_id))
+        for result in self.places.disk.glob("results/*/*"):
+            if result.name in results:
+                shutil.rmtree(result, ignore_errors=True)
+
+    def _clear(self, copies: Path) -> None:
+        for name in ("base", "git", "tree"):
+            self.volume.remove_tree(copies / name)
+        shutil.rmtree(copies, ignore_errors=True)
+
+    def _keeping(self, task: Task) -> Keeping:
+        """As much as one command may write; older results of the tenant make room, so that all fit its workspace."""
+        profile = self.profile(task.tenant.profile)
+        aside = self.places.results(task.tenant.id) / task.id
+        left = profile.workspace - profile.commands.written
+        older = [one for one in aside.parent.glob("*") if one != aside] if aside.parent.is_dir() else []
+        for result in sorted(older, key=lambda one: one.stat().st_mtime, reverse=True):
+            left -= sum(one.stat().st_size for one in result.iterdir())
+            if left < 0:
+                shutil.rmtree(result, ignore_errors=True)
+        return Keeping(INSIDE, aside, profile.commands.written)
 
     def _started(self, task: Task, copies: Path) -> Sandboxd:
         tenant = task.tenant

@@ -74,8 +74,9 @@ class Gatekeeper:
         approval_id, approver = None, ""
         if decided.decision is Decision.APPROVAL:
             approval_id, approver = self._approved(tenant, request, actor, request_id, command_id, policy, decided)
-        ready = execution(gate, request, decided, tenant=tenant.name)
         profile = self.profile(tenant.profile)
+        ready = execution(gate, request, decided, tenant=tenant.name)
+        ready = replace(ready, timeout_s=min(ready.timeout_s, profile.commands.wall_time))
         command = self._remembered(tenant, request, actor, command_id, policy, decided, ready, approval_id)
         event = replace(
             command_event(command, "command.run", actor=actor),
@@ -116,7 +117,7 @@ class Gatekeeper:
                 state=CommandState.RUNNING,
                 approval_id=approval_id,
                 timeout_s=ready.timeout_s,
-                at_once=min(gate.limits.at_once, profile.commands.at_once),
+                at_once=gate.limits.fewest(profile.commands.at_once),
             )
             if command is not None:
                 return command

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from orchestrator import logs
 from orchestrator.core.allowlist.texts import shown
 from orchestrator.core.names import TenantNames
 from orchestrator.core.places import Places
@@ -16,7 +17,9 @@ from orchestrator.core.ports.queries import Cancelling, Queries, QueryFailed, Qu
 from orchestrator.core.ports.servers import APP_DATABASE, WATCHDOG_ROLE, Servers
 from orchestrator.core.tenants import Tenant
 
+LOG = logs.get("query")
 PORT = 5432
+ASKED_EVERY_S = 0.5
 CELL_SHOWN_MAX = 80
 
 
@@ -32,7 +35,10 @@ class QueryArguments:
 
 @dataclass
 class QueryPart:
-    """Runs statements by way of the tenant's pool; `password` is the tenant's own there."""
+    """Runs statements by way of the tenant's pool; `password` is the tenant's own there.
+
+    `is_to_cancel` says whether any process has left word that a command is to be stopped.
+    """
 
     queries: Queries
     servers: Servers
@@ -40,6 +46,7 @@ class QueryPart:
     instance: str
     password: Callable[[Tenant], str]
     live_id: Callable[[str], str | None]
+    is_to_cancel: Callable[[str], bool]
     _running: dict[str, Cancelling] = field(default_factory=dict)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
@@ -54,15 +61,17 @@ class QueryPart:
             password=self.password(tenant),
             watchdog_dsn=lambda: self._watchdog_dsn(tenant.id),
         )
+        ended = threading.Event()
         try:
             return self.queries.run(
                 target,
                 arguments.statement,
                 dry_run=arguments.dry_run,
                 limits=limits,
-                started=lambda cancel: self._remember(command_id, cancel),
+                started=lambda cancel: self._remember(command_id, cancel, ended),
             )
         finally:
+            ended.set()
             with self._mutex:
                 self._running.pop(command_id, None)
 
@@ -75,9 +84,21 @@ class QueryPart:
         cancel()
         return True
 
-    def _remember(self, command_id: str, cancel: Cancelling) -> None:
+    def _remember(self, command_id: str, cancel: Cancelling, ended: threading.Event) -> None:
         with self._mutex:
             self._running[command_id] = cancel
+        # A short statement is over before anybody looks; the watchdog bounds how long this goes on.
+        watching = (command_id, cancel, ended)
+        threading.Thread(target=self._listen, args=watching, daemon=True, name=f"cancel-{command_id}").start()
+
+    def _listen(self, command_id: str, cancel: Cancelling, ended: threading.Event) -> None:
+        """Stop it when another process was asked to."""
+        while not ended.wait(ASKED_EVERY_S):
+            try:
+                if self.is_to_cancel(command_id):
+                    return cancel()
+            except Exception as problem:  # the control database may be away for a moment; the time limit stays
+                LOG.warning("query.cannot_listen", command=command_id, problem=type(problem).__name__)
 
     def _watchdog_dsn(self, tenant_id: str) -> str:
         live = self.live_id(tenant_id)

@@ -67,7 +67,7 @@ class Runner(Protocol):
 
 
 def limits_of(defaults: CommandDefaults, profile: Profile, timeout_s: float) -> CommandLimits:
-    """The stricter of the allowlist's caps and the profile's; the time is what the allowlist lets a request have."""
+    """The stricter of the allowlist's caps and the profile's; of times, `timeout_s` is that already."""
     section = profile.commands
     return CommandLimits(
         wall_s=timeout_s,

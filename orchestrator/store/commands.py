@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    RowMapping,
+    Select,
+    Text,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.commands import Command, CommandMissing, CommandState, FileChanged, Outcome, OutputChunk, Place
 from orchestrator.core.tenants import Tenant
+from orchestrator.store.session import single
 from orchestrator.store.tables.commands import COMMAND_CHANGES, COMMAND_OUTPUTS, COMMANDS
 
 NOW = func.clock_timestamp()
 LISTED_MAX = 1_000
-_COLUMNS = [column for column in COMMANDS.c if column.name != "timeout_s"]
+_COLUMNS = [column for column in COMMANDS.c if column.name not in ("timeout_s", "cancel_asked_at")]
 
 
 def _command(row: RowMapping) -> Command:
@@ -51,7 +69,10 @@ def add(
     timeout_s: float | None = None,
     at_once: int | None = None,
 ) -> Command | None:
-    """Remember a command before anything of it runs; None when `at_once` of the tenant's run already."""
+    """Remember a command before anything of it runs; None when `at_once` of the tenant's run already.
+
+    The answer does not wait for the disk: what a command may rely on is the audit record, written next and flushed.
+    """
     values: dict[str, Any] = {
         "id": command_id,
         "tenant_id": tenant.id,
@@ -78,19 +99,18 @@ def add(
         values["finished_at"] = datetime.now(UTC)
     # One statement of its own: the round trips of a transaction would be a good part of a short command's time.
     row_values = select(*[literal(value, COMMANDS.c[name].type).label(name) for name, value in values.items()])
+    row_values = row_values.where(_without_waiting())
     if at_once is not None:
         row_values = row_values.where(_running(tenant.id).scalar_subquery() < at_once)
     statement = insert(COMMANDS).from_select(list(values), row_values).returning(*_COLUMNS)
-    with _single(store) as connection:
+    with single(store) as connection:
         row = connection.execute(statement).mappings().one_or_none()
     return None if row is None else _command(row)
 
 
-@contextmanager
-def _single(store: Engine) -> Iterator[Connection]:
-    """A connection for one statement that is a transaction by itself."""
-    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        yield connection
+def _without_waiting() -> ColumnElement[bool]:
+    """True, and lets this one transaction commit without waiting for the disk: a crash can lose it, never tear it."""
+    return func.set_config("synchronous_commit", "off", True).is_not(None)
 
 
 def _running(tenant_id: str) -> Select[int]:
@@ -109,7 +129,7 @@ def finish(store: Engine, command_id: str, outcome: Outcome, output: Sequence[Ou
     """Store how it ended and the rest of its output; None when somebody else has settled it already."""
     statement = (
         update(COMMANDS)
-        .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value)
+        .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value, _without_waiting())
         .values(
             state=outcome.state.value,
             exit_code=outcome.exit_code,
@@ -126,20 +146,31 @@ def finish(store: Engine, command_id: str, outcome: Outcome, output: Sequence[Ou
         )
         .returning(*_COLUMNS)
     )
-    with store.begin() if output else _single(store) as connection:
-        row = connection.execute(statement).mappings().one_or_none()
-        if row is not None and output:
-            connection.execute(insert(COMMAND_OUTPUTS), _output_rows(command_id, output))
+    with single(store) as connection:
+        if output:
+            done = statement.cte("done")
+            row = connection.execute(select(done).add_cte(_kept(done, output))).mappings().one_or_none()
+        else:
+            row = connection.execute(statement).mappings().one_or_none()
     return None if row is None else _command(row)
 
 
-def _output_rows(command_id: str, chunks: Sequence[OutputChunk]) -> list[dict[str, Any]]:
-    return [{"command_id": command_id, "seq": one.seq, "stream": one.stream, "data": one.data} for one in chunks]
+def _kept(done: CTE, chunks: Sequence[OutputChunk]) -> CTE:
+    """The output's rows, written by the statement that ends their command."""
+    table = COMMAND_OUTPUTS
+    lists = func.unnest(
+        literal([one.seq for one in chunks], ARRAY(Integer)),
+        literal([one.stream for one in chunks], ARRAY(Text)),
+        literal([one.data for one in chunks], ARRAY(LargeBinary)),
+    )
+    given = lists.table_valued("seq", "stream", "data", name="chunks").render_derived()
+    rows = select(done.c.id, given.c.seq, given.c.stream, given.c.data).select_from(done.join(given, true()))
+    return insert(table).from_select(["command_id", "seq", "stream", "data"], rows).cte("kept")
 
 
 def get(store: Engine, command_id: str) -> Command:
     """Raises CommandMissing."""
-    with store.connect() as connection:
+    with single(store) as connection:
         row = connection.execute(select(*_COLUMNS).where(COMMANDS.c.id == command_id)).mappings().one_or_none()
     if row is None:
         raise CommandMissing(f"There is no command {ascii(command_id)[:60]}.")
@@ -175,14 +206,6 @@ def running_ids(connection: Connection) -> frozenset[str]:
     return frozenset(connection.scalars(query))
 
 
-def add_output(store: Engine, command_id: str, chunks: Sequence[OutputChunk]) -> None:
-    """Keep what it printed; the caller bounds it."""
-    if not chunks:
-        return
-    with store.begin() as connection:
-        connection.execute(insert(COMMAND_OUTPUTS), _output_rows(command_id, chunks))
-
-
 def output(store: Engine, command_id: str, *, after: int = -1) -> list[OutputChunk]:
     """Stored output in order, from the chunk behind `after` on."""
     table = COMMAND_OUTPUTS
@@ -191,7 +214,7 @@ def output(store: Engine, command_id: str, *, after: int = -1) -> list[OutputChu
         .where(table.c.command_id == command_id, table.c.seq > after)
         .order_by(table.c.seq)
     )
-    with store.connect() as connection:
+    with single(store) as connection:
         return [OutputChunk(row.seq, row.stream, bytes(row.data)) for row in connection.execute(query)]
 
 
@@ -207,6 +230,9 @@ def add_changes(store: Engine, command_id: str, changes: Sequence[FileChanged]) 
             "before_digest": one.before_digest,
             "after_digest": one.after_digest,
             "content": one.content,
+            "link": one.link,
+            "size_bytes": one.size_bytes,
+            "problem": _storable(one.problem),
         }
         for one in changes
     ]
@@ -226,9 +252,35 @@ def changes(store: Engine, command_id: str) -> list[FileChanged]:
                 row.before_digest,
                 row.after_digest,
                 None if row.content is None else bytes(row.content),
+                row.link,
+                row.size_bytes,
+                row.problem,
             )
             for row in connection.execute(query)
         ]
+
+
+def keepers(connection: Connection, command_ids: Collection[str]) -> frozenset[str]:
+    """Those of the commands whose result may still be applied."""
+    query = select(COMMANDS.c.id).where(COMMANDS.c.id.in_(command_ids), COMMANDS.c.applied_at.is_(None))
+    return frozenset(connection.scalars(query))
+
+
+def ask_to_cancel(store: Engine, command_id: str) -> None:
+    """Leave word for whichever process runs it."""
+    with single(store) as connection:
+        connection.execute(
+            update(COMMANDS)
+            .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value)
+            .values(cancel_asked_at=NOW)
+        )
+
+
+def is_to_cancel(store: Engine, command_id: str) -> bool:
+    """Whether somebody left word that it is to be stopped."""
+    with single(store) as connection:
+        asked = connection.scalar(select(COMMANDS.c.cancel_asked_at).where(COMMANDS.c.id == command_id))
+    return asked is not None
 
 
 def mark_applied(connection: Connection, command_id: str) -> bool:
@@ -259,3 +311,17 @@ def prune(store: Engine, *, before: datetime) -> int:
             delete(COMMANDS).where(COMMANDS.c.created_at < before, COMMANDS.c.state != CommandState.RUNNING.value)
         )
     return int(done.rowcount)
+
+
+def denials(store: Engine, *, since: datetime, limit: int = 20) -> list[tuple[str, int]]:
+    """How often each rule denied since then, most often first; the empty rule is that none allowed it."""
+    number = func.count()
+    query = (
+        select(COMMANDS.c.rule, number)
+        .where(COMMANDS.c.decision == "deny", COMMANDS.c.created_at > since)
+        .group_by(COMMANDS.c.rule)
+        .order_by(number.desc(), COMMANDS.c.rule)
+        .limit(limit)
+    )
+    with store.connect() as connection:
+        return [(str(rule), int(count)) for rule, count in connection.execute(query)]

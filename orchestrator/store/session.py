@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 import hashlib
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import InvalidatePoolError
 
 from orchestrator.errors import Conflict
 
 LOCK_POLL_S = 0.1
+TRUSTED_IDLE_S = 5.0
+KEPT = 10  # connections that wait for the next use; more are made, and closed after it, up to the bound
 
 
 class TenantBusy(Conflict):
     code = "conflict.tenant_busy"
 
 
-def connect(dsn: str, *, pool_size: int = 10) -> Engine:
-    """An engine on the control database. `dsn` is a SQLAlchemy URL (postgresql+psycopg://…)."""
-    return create_engine(dsn, pool_size=pool_size, max_overflow=20, pool_pre_ping=True, pool_timeout=15)
+def connect(dsn: str, *, connections_max: int = 30) -> Engine:
+    """An engine on the control database. `dsn` is a SQLAlchemy URL (postgresql+psycopg://…).
+
+    A pooled connection that the server has closed, or that lay idle, is tried before it is used. Others are not: the
+    question would cost every short request a round trip.
+    """
+    kept = min(KEPT, connections_max)
+    engine = create_engine(dsn, pool_size=kept, max_overflow=connections_max - kept, pool_timeout=15)
+
+    def looked_over(connection: Any, record: Any, _: Any) -> None:
+        idle_s = time.monotonic() - record.info.get("returned_at", 0.0)
+        if "returned_at" not in record.info or (idle_s < TRUSTED_IDLE_S and not _has_news(connection)):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except Exception as problem:  # whatever it is: nothing that cannot answer is used
+            raise InvalidatePoolError from problem
+
+    def returned(_: Any, record: Any) -> None:
+        record.info["returned_at"] = time.monotonic()
+
+    event.listen(engine, "checkout", looked_over)
+    event.listen(engine, "checkin", returned)
+    return engine
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether the server has said something unasked: on an idle connection that is its farewell."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+@contextmanager
+def single(store: Engine) -> Iterator[Connection]:
+    """A connection on which each statement is a transaction by itself: one round trip instead of three."""
+    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
 
 
 def lock_key(*parts: str) -> int:

@@ -8,9 +8,13 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, func, insert, or_, select, update
 
+from orchestrator.core.access import User
 from orchestrator.core.names import new_id
+from orchestrator.store import users
 from orchestrator.store.secrets import digest, new_secret
+from orchestrator.store.session import single
 from orchestrator.store.tables.sessions import ENTRY_CODES, SESSIONS
+from orchestrator.store.tables.users import USERS
 
 TOUCH_EVERY_S = 60.0
 SESSIONS_PER_USER_MAX = 200
@@ -74,28 +78,32 @@ def begin(
     return secret, Session(**row._mapping)
 
 
-def find(engine: Engine, secret: str, hostname: str, *, idle_s: float) -> Session | None:
-    """The session this secret opens on this host, if it has neither expired nor been idle for too long.
+def find(engine: Engine, secret: str, hostname: str, *, idle_s: float) -> tuple[Session, User] | None:
+    """The session this secret opens on this host, if it has neither expired nor been idle for too long, and whose.
 
     A host's session ends with the console's it came from.
     """
     parent = SESSIONS.alias("parent")
     has_parent = select(parent.c.id).where(parent.c.id == SESSIONS.c.parent_id, parent.c.expires_at > func.now())
-    query = select(*_COLUMNS, (SESSIONS.c.seen_at < func.now() - _span(TOUCH_EVERY_S)).label("is_stale")).where(
-        SESSIONS.c.digest == digest(secret),
-        SESSIONS.c.hostname == hostname,
-        SESSIONS.c.expires_at > func.now(),
-        SESSIONS.c.seen_at > func.now() - _span(idle_s),
-        or_(SESSIONS.c.parent_id.is_(None), has_parent.exists()),
+    is_stale = (SESSIONS.c.seen_at < func.now() - _span(TOUCH_EVERY_S)).label("is_stale")
+    query = (
+        select(*_COLUMNS, is_stale, *users.columns())
+        .join(USERS, USERS.c.id == SESSIONS.c.user_id)
+        .where(
+            SESSIONS.c.digest == digest(secret),
+            SESSIONS.c.hostname == hostname,
+            SESSIONS.c.expires_at > func.now(),
+            SESSIONS.c.seen_at > func.now() - _span(idle_s),
+            or_(SESSIONS.c.parent_id.is_(None), has_parent.exists()),
+        )
     )
-    with engine.connect() as connection:
+    with single(engine) as connection:
         row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    values = dict(row._mapping)
-    if values.pop("is_stale"):
+    if row.is_stale:
         _touch(engine, row.id, row.parent_id)
-    return Session(**values)
+    return Session(**{name: getattr(row, name) for name in Session.__dataclass_fields__}), users.of_row(row)
 
 
 def _touch(engine: Engine, session_id: str, parent_id: str | None) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from sqlalchemy import Engine, func, insert, select, update
 
-from orchestrator.core.access import Role, Scope, Token, TokenMissing
+from orchestrator.core.access import Role, Scope, Token, TokenMissing, User
 from orchestrator.core.names import new_id
+from orchestrator.store import users
 from orchestrator.store.secrets import digest, new_secret
+from orchestrator.store.session import single
 from orchestrator.store.tables.tokens import TOKENS
 from orchestrator.store.tables.users import USERS
 
@@ -55,17 +57,18 @@ def get(engine: Engine, token_id: str) -> Token:
     return _token(row)
 
 
-def find(engine: Engine, secret: str) -> Token | None:
-    """The valid token this secret belongs to; notes its use, at most once a minute."""
+def find(engine: Engine, secret: str) -> tuple[Token, User] | None:
+    """The valid token this secret belongs to, and whose it is; notes its use, at most once a minute."""
     is_valid = (TOKENS.c.revoked_at.is_(None)) & (TOKENS.c.expires_at > func.now()) & (~USERS.c.is_disabled)
-    with engine.connect() as connection:
-        row = connection.execute(_query().where(TOKENS.c.digest == digest(secret), is_valid)).one_or_none()
+    query = _query().add_columns(*users.columns()).where(TOKENS.c.digest == digest(secret), is_valid)
+    with single(engine) as connection:
+        row = connection.execute(query).one_or_none()
     if row is None:
         return None
     if row.is_stale:
         with engine.begin() as connection:
             connection.execute(update(TOKENS).where(TOKENS.c.id == row.id).values(last_used_at=func.now()))
-    return _token(row)
+    return _token(row), users.of_row(row)
 
 
 def listed(engine: Engine, *, user_id: str | None = None) -> list[Token]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.core.access import InvalidUser, Role, User, UserExists, UserMissing
 from orchestrator.core.names import new_id
 from orchestrator.store.secrets import PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN, hash_password
+from orchestrator.store.session import single
 from orchestrator.store.tables.sessions import SESSIONS
 from orchestrator.store.tables.users import SIGN_IN_FAILURES, USER_TENANTS, USERS
 
@@ -72,7 +73,7 @@ def foreign(engine: Engine, mark: str) -> User | None:
     """The user with this mark of an identity provider."""
     with engine.connect() as connection:
         row = connection.execute(_query().where(USERS.c.password_hash == FOREIGN + mark)).one_or_none()
-    return None if row is None else _user(row)
+    return None if row is None else of_row(row)
 
 
 def get(engine: Engine, user_id: str) -> User:
@@ -87,7 +88,7 @@ def named(engine: Engine, name: str) -> User:
 
 def listed(engine: Engine) -> list[User]:
     with engine.connect() as connection:
-        return [_user(row) for row in connection.execute(_query().order_by(USERS.c.name))]
+        return [of_row(row) for row in connection.execute(_query().order_by(USERS.c.name))]
 
 
 def set_password(engine: Engine, user_id: str, password: str) -> None:
@@ -165,35 +166,37 @@ def _span(seconds: float) -> Any:
     return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
-def _query() -> Any:
-    tenants = (
-        select(func.array_agg(USER_TENANTS.c.tenant_id))
-        .where(USER_TENANTS.c.user_id == USERS.c.id)
-        .scalar_subquery()
-        .label("tenant_ids")
-    )
-    columns = [USERS.c[name] for name in ("id", "name", "role", "is_disabled", "created_at", "last_seen_at")]
-    return select(*columns, tenants)
+def columns() -> list[Any]:
+    """What `of_row` makes a user from, named so that other tables' columns can stand beside them."""
+    tenants = select(func.array_agg(USER_TENANTS.c.tenant_id)).where(USER_TENANTS.c.user_id == USERS.c.id)
+    names = ("id", "name", "role", "is_disabled", "created_at", "last_seen_at")
+    labelled = [USERS.c[name].label(f"holder_{name}") for name in names]
+    return [*labelled, tenants.scalar_subquery().label("holder_tenant_ids")]
 
 
-def _user(row: Any) -> User:
+def of_row(row: Any) -> User:
+    """The user in a row that holds `columns()`."""
     return User(
-        id=row.id,
-        name=row.name,
-        role=Role(row.role),
-        tenant_ids=frozenset(row.tenant_ids or ()),
-        is_disabled=row.is_disabled,
-        created_at=row.created_at,
-        last_seen_at=row.last_seen_at,
+        id=row.holder_id,
+        name=row.holder_name,
+        role=Role(row.holder_role),
+        tenant_ids=frozenset(row.holder_tenant_ids or ()),
+        is_disabled=row.holder_is_disabled,
+        created_at=row.holder_created_at,
+        last_seen_at=row.holder_last_seen_at,
     )
+
+
+def _query() -> Any:
+    return select(*columns())
 
 
 def _one(engine: Engine, condition: Any, shown: str) -> User:
-    with engine.connect() as connection:
+    with single(engine) as connection:
         row = connection.execute(_query().where(condition)).one_or_none()
     if row is None:
         raise UserMissing(f"There is no user {ascii(shown)[:60]}.", next_step="`orchestrator user list` shows them.")
-    return _user(row)
+    return of_row(row)
 
 
 def _update(connection: Connection, user_id: str, **values: Any) -> None:

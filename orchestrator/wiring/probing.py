@@ -35,6 +35,7 @@ def make_probe(drivers: Drivers, store: Engine, tenancy: Tenancy) -> ProbeFlow:
         uid=lambda tenant: tenant.uid if os.geteuid() == 0 else os.geteuid(),
         targets=targets(settings),
         connect=tenancy.sandbox.connect,
+        policy=tenancy.sandbox.policy,
         profile=settings.limits.profile,
         rights=_rights(drivers, store, tenancy),
         live_id=tenancy.pools.live_id,

@@ -173,7 +173,8 @@ class Server(Host):
                 policy.refused[path] = str(failure)
                 continue
             policy.add(path, granted, starts, self._image, self.settings.roots)
-        self._policy = policy
+        if frame.get("check") is not True:
+            self._policy = policy
         return {
             "type": "policy",
             "digest": policy.digest,

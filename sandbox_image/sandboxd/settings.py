@@ -41,7 +41,7 @@ class Settings:
         self.roots = tuple(os.path.normpath(root) for root in roots.split(":") if root.startswith("/"))
         self.workspace = os.path.normpath(environment.get("SANDBOXD_WORKSPACE", "/workspace"))
         self.gate_only = _flag(environment.get("SANDBOXD_GATE_ONLY", ""))
-        self.commands_max = max(1, min(64, int(environment.get("SANDBOXD_COMMANDS", "16"))))
+        self.commands_max = max(1, min(64, int(environment.get("SANDBOXD_COMMANDS", "20"))))
         self.socket_directory = environment.get("SANDBOXD_SOCKETS", SOCKET_DIRECTORY)
         self.image_file = image_file
 

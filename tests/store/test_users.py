@@ -75,9 +75,9 @@ def test_a_session_opens_one_host_and_ends_with_its_parent(store: Engine) -> Non
     user = users.add(store, "mia", Role.ADMIN, new_password())
     secret, console = sessions.begin(store, user.id, "console.localhost", lifetime_s=HOUR_S)
     host_secret, host = sessions.begin(store, user.id, "harbour.localhost", lifetime_s=HOUR_S, parent_id=console.id)
-    assert sessions.find(store, secret, "console.localhost", idle_s=HOUR_S) == console
+    assert sessions.find(store, secret, "console.localhost", idle_s=HOUR_S) == (console, user)
     assert sessions.find(store, secret, "harbour.localhost", idle_s=HOUR_S) is None
-    assert sessions.find(store, host_secret, "harbour.localhost", idle_s=HOUR_S) == host
+    assert sessions.find(store, host_secret, "harbour.localhost", idle_s=HOUR_S) == (host, user)
     assert sessions.find(store, host_secret, "console.localhost", idle_s=HOUR_S) is None
     sessions.end(store, console.id)
     assert sessions.find(store, host_secret, "harbour.localhost", idle_s=HOUR_S) is None
@@ -118,7 +118,8 @@ def test_tokens_are_found_by_their_secret_until_revoked(store: Engine) -> None:
         lifetime_s=HOUR_S,
     )
     found = tokens.find(store, secret)
-    assert found is not None and (found.id, found.scopes) == (token.id, {Scope.COMMANDS_RUN})
+    assert found is not None and (found[0].id, found[0].scopes) == (token.id, {Scope.COMMANDS_RUN})
+    assert found[1] == users.get(store, user.id)
     assert tokens.get(store, token.id).last_used_at is not None
     assert tokens.find(store, secret + "x") is None
     users.set_disabled(store, user.id, True)

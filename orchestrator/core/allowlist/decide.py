@@ -24,6 +24,7 @@ class Decided:
 
 
 _NO_PROGRAM = "The program is not on the allowlist."
+_ONE_PLACE = "This is done outside every container, so not in a disposable place."
 _NO_RULE = "No rule of the allowlist matches these arguments."
 
 
@@ -58,6 +59,10 @@ class Gate:
         """The listed program `argv0` names: by its exact name or its exact absolute path, never by its basename."""
         return self._names.get(argv0)
 
+    def builtin(self, builtin: str) -> str:
+        """The name under which a builtin is listed; empty when it is not."""
+        return next((name for name, program in sorted(self.programs.items()) if program.builtin == builtin), "")
+
     def rules_of(self, program: str) -> list[CompiledRule]:
         """Every rule of one program, the strictest first."""
         return [rule for rule in self.rules if rule.model.program == program]
@@ -85,6 +90,8 @@ class Gate:
         if not matched:
             return Decided(Decision.DENY, "", _NO_RULE)
         best = matched[0]
+        if self.programs[best.model.program].builtin is not None and request.place != "sandbox":
+            return Decided(Decision.DENY, "", _ONE_PLACE)
         if best.decision is Decision.APPROVAL and any(is_misleading(one) or mixes_scripts(one) for one in argv):
             return Decided(
                 Decision.DENY,

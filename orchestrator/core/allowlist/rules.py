@@ -23,8 +23,8 @@ SAFE_PATH = re.compile(r"/(?:[A-Za-z0-9_+.,@-]+/)*[A-Za-z0-9_+.,@-]+")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,79}")
 SCOPE = re.compile(r"all|(?:profile|tenant):[a-z][a-z0-9-]{0,39}")
-# A bare query: the one program that is not in the sandbox. It runs on the tenant's database from outside.
-BUILTINS = ("query",)
+# What is no program in the sandbox: a statement on the tenant's database, and the workspace's files over the API.
+Builtin = Literal["query", "files"]
 
 
 def _absolute(path: str) -> str:
@@ -81,7 +81,7 @@ class ProgramModel(_Model):
     """A program and what the gate and the kernel give it."""
 
     path: AbsolutePath | None = None
-    builtin: Literal["query"] | None = None
+    builtin: Builtin | None = None
     environment: dict[Variable, Text] = Field(default_factory=dict)
     reads: tuple[AbsolutePath, ...] = ()
     writes: tuple[AbsolutePath, ...] = ()
@@ -186,14 +186,21 @@ def _check_flag(name: str, forms: tuple[str, ...]) -> None:
 
 
 class CommandDefaults(_Model):
-    """Caps for one command; a request may ask for less, never for more."""
+    """Caps for one command; a request may ask for less, never for more.
+
+    How many run at once is the profile's to say (configs/limits.yaml); `at_once` here can only make it fewer.
+    """
 
     timeout_s: float = Field(default=60.0, gt=0, le=3_600)
     timeout_max_s: float = Field(default=600.0, gt=0, le=3_600)
     output_bytes: int = Field(default=1_048_576, ge=1_024, le=67_108_864)
     write_bytes: int = Field(default=268_435_456, ge=0)
     stdin_bytes: int = Field(default=1_048_576, ge=0, le=8_388_608)
-    at_once: int = Field(default=20, ge=1, le=200)
+    at_once: int | None = Field(default=None, ge=1, le=200)
+
+    def fewest(self, at_once: int) -> int:
+        """The profile's number, or the allowlist's where that is smaller."""
+        return at_once if self.at_once is None else min(self.at_once, at_once)
 
 
 class AllowlistModel(_Model):

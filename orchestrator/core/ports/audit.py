@@ -71,8 +71,12 @@ class Verification:
 class AuditLog(Protocol):
     """Safe for many threads and many processes at once."""
 
-    def append(self, event: AuditEvent) -> AuditRecord:
-        """Write one record and flush it to the disk. Raises AuditUnavailable: then do not do the thing."""
+    def append(self, event: AuditEvent, *, durable: bool = True) -> AuditRecord:
+        """Write one record and flush it to the disk. Raises AuditUnavailable: then do not do the thing.
+
+        With `durable=False` (what has been done already, its intent being on the disk) it stands in the log at once
+        and reaches the disk with the next flush, within a second.
+        """
         ...
 
     def search(self, query: AuditQuery) -> list[AuditRecord]:

@@ -274,6 +274,10 @@ class Sandboxd(Protocol):
         """Replace the policy; commands already running keep theirs, the app keeps its domain until restarted."""
         ...
 
+    def check_policy(self, policy: SandboxPolicy) -> PolicyReport:
+        """What a policy would come to in this image; the one in force stays."""
+        ...
+
     def run(self, command: SandboxCommand) -> Iterator[CommandEvent]:
         """Start at the first next(): CommandStarted, outputs as they come, one CommandExited last.
 

@@ -18,8 +18,20 @@ class TreeMark:
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """Where a tree is mounted `inside`, where its large files are kept, and how many bytes may be kept in all."""
+
+    inside: str
+    aside: Path
+    bytes_max: int
+
+
+@dataclass(frozen=True)
 class TreeChanges:
-    """`paths` are all that differ, sorted; `files` those whose contents can be kept and applied."""
+    """`paths` are all that differ, sorted; `files` say what became of each, as far as they are kept.
+
+    `complete`: every path is among `files`, and every one of them can be applied.
+    """
 
     paths: tuple[str, ...]
     files: tuple[FileChanged, ...]
@@ -34,6 +46,9 @@ class Workspaces(Protocol):
         """
         ...
 
-    def changes(self, base: Path, tree: Path, before: TreeMark) -> TreeChanges:
-        """What became of `tree` since `before`; `base` is an untouched copy of what it was."""
+    def changes(self, base: Path, tree: Path, before: TreeMark, keeping: Keeping) -> TreeChanges:
+        """What became of `tree` since `before`; `base` is an untouched copy of what it was.
+
+        Files over 1 MiB are copied to `keeping.aside` under their digests.
+        """
         ...

@@ -61,6 +61,9 @@ class SandboxdClient:
     def set_policy(self, policy: SandboxPolicy) -> PolicyReport:
         return frames.policy_report_of(self._ask(frames.policy_frame(policy)))
 
+    def check_policy(self, policy: SandboxPolicy) -> PolicyReport:
+        return frames.policy_report_of(self._ask({**frames.policy_frame(policy), "check": True}))
+
     def run(self, command: SandboxCommand) -> Iterator[CommandEvent]:
         with self._connect() as connection:
             connection.send(frames.run_frame(command), command.stdin)

@@ -56,6 +56,7 @@ COMMANDS = Table(
     Column("changed_paths", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     Column("changed_complete", Boolean, nullable=False, server_default=text("true")),
     Column("applied_at", DateTime(timezone=True)),
+    Column("cancel_asked_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("finished_at", DateTime(timezone=True)),
     CheckConstraint(
@@ -87,5 +88,8 @@ COMMAND_CHANGES = Table(
     Column("before_digest", Text, nullable=False, server_default=""),
     Column("after_digest", Text, nullable=False, server_default=""),
     Column("content", LargeBinary),
+    Column("link", Text),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("problem", Text, nullable=False, server_default=""),
     CheckConstraint("kind IN ('added', 'modified', 'deleted')", name="kind"),
 )

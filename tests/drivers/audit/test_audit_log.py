@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -309,6 +312,69 @@ def test_many_processes_write_one_chain(log: Log) -> None:
     reader = FileAuditLog(log.directory, log.key_file)
     seen = reader.verify()
     assert (seen.verdict, seen.records) == (Verdict.INTACT, 160)
+
+
+def test_many_threads_write_one_chain_and_each_gets_its_own_record(log: Log) -> None:
+    def write(number: int) -> tuple[int, str]:
+        event = AuditEvent(actor=AGENT, action="command.run", target=str(number))
+        return number, log.log.append(event, durable=number % 3 != 0).text("target")
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(str(number) == told for number, told in pool.map(write, range(300)))
+    seen = log.reopen().verify()
+    assert (seen.verdict, seen.records) == (Verdict.INTACT, 300)
+
+
+def test_what_was_done_already_stands_in_the_log_at_once_and_reaches_the_disk_soon(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(1)
+    flushed: list[int] = []
+    real = os.fdatasync
+
+    def noting(descriptor: int) -> None:
+        flushed.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", noting)
+    log.log.append(AuditEvent(actor=AGENT, action="command.run", phase=Phase.AFTER), durable=False)
+    assert [record["seq"] for record in log.lines()] == [1, 2]
+    deadline = time.monotonic() + 60
+    while json.loads((log.directory / "head").read_text())["count"] != 2:  # the head moves behind the flush
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert flushed
+    assert log.verdict() is Verdict.INTACT
+
+
+def test_a_fault_of_one_event_does_not_harm_those_it_came_with(log: Log) -> None:
+    huge = {str(number): "y" * 4_000 for number in range(900)}
+
+    def write(number: int) -> bool:
+        try:
+            log.log.append(AuditEvent(actor=AGENT, action="command.run", details=huge if number % 5 == 0 else {}))
+        except AuditUnavailable:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write, range(50))) == [number % 5 != 0 for number in range(50)]
+    assert log.verdict() is Verdict.INTACT
+
+
+def test_a_disk_that_does_not_flush_stops_everything(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.write(1)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", broken)
+        with pytest.raises(AuditUnavailable, match="could not be written"):
+            log.write(1)
+    assert [record["seq"] for record in log.lines()] == [1]
+    log.write(1)
+    assert log.verdict() is Verdict.INTACT
 
 
 def test_checkpoints_are_made_along_the_way(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

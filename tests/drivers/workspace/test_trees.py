@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orchestrator.core.commands import WorkspaceNotCopyable
-from orchestrator.core.ports.workspaces import TreeChanges
+from orchestrator.core.ports.workspaces import Keeping, TreeChanges
 from orchestrator.drivers.workspace.trees import CopiedTrees
 
 TREES = CopiedTrees()
@@ -32,7 +33,7 @@ def changed(base: Path, change: str) -> TreeChanges:
     shutil.copytree(base, tree, symlinks=True)
     before = TREES.mark(tree, inside="/workspace")
     CHANGES[change](tree)
-    return TREES.changes(base, tree, before)
+    return TREES.changes(base, tree, before, Keeping("/workspace", base.parent / "aside", 3_000_000))
 
 
 def _hidden(tree: Path) -> None:
@@ -47,7 +48,32 @@ def _parent_becomes_link(tree: Path) -> None:
     (tree / "deep").symlink_to("/etc")
 
 
-CHANGES = {
+def _git(tree: Path) -> None:
+    (tree / ".git").mkdir()
+    (tree / ".git" / "config").write_text("x")
+
+
+def _relinked(tree: Path) -> None:
+    (tree / "inner").unlink()
+    (tree / "inner").symlink_to("a.txt")
+
+
+def _unlinked(tree: Path) -> None:
+    (tree / "inner").unlink()
+    (tree / "inner").write_text("a file now")
+
+
+def _deeper(tree: Path) -> None:
+    (tree / "new" / "er").mkdir(parents=True)
+    (tree / "new" / "er" / "c.txt").write_text("c")
+
+
+def _file_becomes_directory(tree: Path) -> None:
+    (tree / "a.txt").unlink()
+    (tree / "a.txt").mkdir()
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
     "nothing": lambda tree: None,
     "read": lambda tree: (tree / "a.txt").read_text(),
     "touched": lambda tree: (tree / "a.txt").touch(),
@@ -59,9 +85,17 @@ CHANGES = {
     "moved": lambda tree: (tree / "a.txt").rename(tree / "z.txt"),
     "linked": lambda tree: (tree / "out").symlink_to("/etc/passwd"),
     "fifo": lambda tree: os.mkfifo(tree / "pipe"),
-    "git": lambda tree: ((tree / ".git").mkdir(), (tree / ".git" / "config").write_text("x")),
+    "git": _git,
+    "linked_to_git": lambda tree: (tree / "out").symlink_to(".git/config"),
+    "linked_inside": lambda tree: (tree / "here").symlink_to("deep/b.txt"),
+    "relinked": _relinked,
+    "unlinked": _unlinked,
+    "deeper": _deeper,
     "large": lambda tree: (tree / "large").write_bytes(b"x" * 2_000_000),
+    "too_large": lambda tree: (tree / "large").write_bytes(b"x" * 3_000_001),
+    "bytes": lambda tree: (tree / os.fsdecode(b"n\xffme")).write_text("x"),
     "parent": _parent_becomes_link,
+    "file_became_directory": _file_becomes_directory,
 }
 
 
@@ -89,12 +123,55 @@ def test_changes_to_files_are_kept_whole(base: Path, change: str, kinds: dict[st
         assert one.content == expected
 
 
-@pytest.mark.parametrize("change", ["linked", "fifo", "git", "large", "parent"])
-def test_what_cannot_be_applied_is_told_but_not_kept(base: Path, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "path", "target", "before"),
+    [
+        ("linked_inside", "here", "deep/b.txt", ""),
+        ("relinked", "inner", "a.txt", "link:deep/b.txt"),
+    ],
+)
+def test_links_that_stay_inside_are_kept(base: Path, change: str, path: str, target: str, before: str) -> None:
+    found = changed(base, change)
+    assert found.complete
+    assert [(one.path, one.link, one.before_digest) for one in found.files] == [(path, target, before)]
+
+
+def test_a_link_may_become_a_file_and_new_directories_come_with_their_files(base: Path) -> None:
+    found = changed(base, "unlinked")
+    assert found.complete and [(one.path, one.link) for one in found.files] == [("inner", None)]
+    shutil.rmtree(base.parent / "tree")
+    found = changed(base, "deeper")
+    assert found.complete and [one.path for one in found.files] == ["new/er/c.txt"]
+
+
+def test_large_files_are_kept_aside_under_their_digest(base: Path) -> None:
+    found = changed(base, "large")
+    assert found.complete
+    (kept,) = found.files
+    assert kept.content is None and kept.is_kept_aside and kept.size_bytes == 2_000_000
+    assert (base.parent / "aside" / kept.after_digest).read_bytes() == b"x" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("linked", "leads out of the workspace, to /etc/passwd"),
+        ("linked_to_git", "to what belongs to git"),
+        ("fifo", "special file"),
+        ("git", "belongs to git"),
+        ("too_large", "a result may hold 3000000 bytes"),
+        ("bytes", "not valid UTF-8"),
+        ("parent", "was a directory"),
+        ("file_became_directory", "became a directory"),
+    ],
+)
+def test_what_cannot_be_applied_is_told_with_its_reason(base: Path, change: str, why: str) -> None:
     found = changed(base, change)
     assert found.paths
     assert not found.complete
-    assert not [one for one in found.files if one.kind != "deleted"]
+    refused = [one for one in found.files if one.problem]
+    assert len(refused) == 1 and why in refused[0].problem
+    assert refused[0].content is None and refused[0].link is None and not refused[0].is_kept_aside
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc", "deep/../../x", "/workspace-evil/x"])
