@@ -244,10 +244,15 @@ def tree_size(root: Path) -> tuple[int, int]:
     if not root.is_dir():
         raise SnapshotDamaged(f"{root} is missing.", next_step="Take a new snapshot.")
     files = size_bytes = 0
-    for folder, _, names in os.walk(root):
-        for name in names:
-            files += 1
-            size_bytes += (Path(folder) / name).lstat().st_size
+    waiting = [os.fspath(root)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    files += 1
+                    size_bytes += entry.stat(follow_symlinks=False).st_size
     return files, size_bytes
 
 

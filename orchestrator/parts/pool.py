@@ -122,18 +122,27 @@ class TenantPools:
 
     def point(self, tenant_id: str, generation_id: str) -> None:
         """Make the live link name `generation_id`: one rename(2), then its directory is synced. Raises LinkFailed."""
+        self._replace(tenant_id, self._link(tenant_id, generation_id))
+
+    def _link(self, tenant_id: str, generation_id: str) -> Path:
+        """A link beside the live one, with everything that waits in its directory flushed."""
         link = self.places.live_link(tenant_id)
         fresh = link.with_name(new_id(".live-"))
         try:
             link.parent.mkdir(parents=True, exist_ok=True)
             fresh.symlink_to(generation_id)
+            _sync(link.parent)
+        except OSError as error:
+            raise _link_failed(fresh, error) from error
+        return fresh
+
+    def _replace(self, tenant_id: str, fresh: Path) -> None:
+        link = self.places.live_link(tenant_id)
+        try:
             fresh.rename(link)
             _sync(link.parent)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
-            raise LinkFailed(
-                f"The live link could not be replaced: {error.strerror}.", effect="The live database is as it was."
-            ) from error
+            raise _link_failed(fresh, error) from error
 
     def swap(
         self,
@@ -151,14 +160,18 @@ class TenantPools:
         """
         spec = self.spec(tenant, limits)
         old_dsn = self.servers.dsn(self.places.database_sockets(tenant.id, old_id or "none"))
-        began = time.monotonic()
-        pause = self.pools.pause(spec, live_dsn=old_dsn, patience_s=self.patience_s, grace_s=self.grace_s)
+        fresh = self._link(tenant.id, new_id)  # whatever can be done before anybody waits is done before
         try:
-            at("paused")
-            self.point(tenant.id, new_id)
-            at("renamed")
+            pause = self.pools.pause(spec, live_dsn=old_dsn, patience_s=self.patience_s, grace_s=self.grace_s)
+            began = time.monotonic() - pause.waited_s
+            try:
+                at("paused")
+                self._replace(tenant.id, fresh)
+                at("renamed")
+            finally:
+                self._resume(tenant, limits, spec)
         finally:
-            self._resume(tenant, limits, spec)
+            fresh.unlink(missing_ok=True)
         return Swap(gap_s=time.monotonic() - began, ended_sessions=pause.ended_sessions)
 
     def _resume(self, tenant: Tenant, limits: DatabaseLimits, spec: PoolSpec) -> None:
@@ -171,6 +184,13 @@ class TenantPools:
                 if attempt == RESUME_ATTEMPTS:
                     raise
                 self.start(tenant, limits)
+
+
+def _link_failed(fresh: Path, error: OSError) -> LinkFailed:
+    fresh.unlink(missing_ok=True)
+    return LinkFailed(
+        f"The live link could not be replaced: {error.strerror}.", effect="The live database is as it was."
+    )
 
 
 def _sync(directory: Path) -> None:

@@ -90,5 +90,6 @@ def container_spec(spec: PoolSpec) -> ContainerSpec:
             Mount(spec.sockets, SOCKETS_TARGET),
             Mount(spec.configuration, CONFIGURATION_TARGET, read_only=True),
         ),
+        loopback=False,
         stop_signal="SIGINT",  # SIGTERM would wait for every client to leave
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from orchestrator.core.ports.pools import PauseTimedOut, PoolFailed, PoolSpec, P
 from orchestrator.drivers.pool.configuration import CONSOLE_DATABASE, CONSOLE_USER, PORT
 
 ANSWER_TIMEOUT_S = 5
+EVICT_EVERY_S = 0.05
 NOT_PAUSED = "is not paused"
 
 
@@ -35,7 +37,7 @@ class Console:
         databases, pools = self.run("SHOW DATABASES", "SHOW POOLS")
         ours = [row for row in pools if row["database"] == self._spec.database]
         return PoolStatus(
-            is_paused=any(str(row["paused"]) == "1" for row in databases if row["name"] == self._spec.database),
+            is_paused=self._is_paused(databases),
             clients=sum(int(row["cl_active"]) + int(row["cl_waiting"]) for row in ours),
             waiting=sum(int(row["cl_waiting"]) for row in ours),
             servers=sum(int(row["sv_active"]) + int(row["sv_idle"]) + int(row["sv_used"]) for row in ours),
@@ -70,15 +72,17 @@ class Console:
         Returns how long it took and how many sessions were ended. Raises PauseTimedOut, resumed: the connection a
         PAUSE was sent on is never answered after a RESUME, so it is closed from here.
         """
-        if self.status().is_paused:
-            return 0.0, 0
+        # Both connections are signed in before anybody waits: that takes as long as the swap.
         self._ready = self._connect()
-        answer = _Answer(self._connect, self._command("PAUSE"))
+        (databases,) = self._run_on(self._ready, ("SHOW DATABASES",))
+        if self._is_paused(databases):
+            return 0.0, 0
+        pausing = _Pausing(self._connect())
         began = time.monotonic()
         ended = 0
         try:
-            answer.start()
-            while not answer.wait(0.05):
+            pausing.send(self._command("PAUSE"))
+            while not pausing.is_answered(within_s=EVICT_EVERY_S):
                 waited_s = time.monotonic() - began
                 if waited_s > patience_s + grace_s:
                     raise PauseTimedOut(
@@ -87,13 +91,17 @@ class Console:
                         next_step="Look for sessions that hold the database; then refresh again.",
                     )
                 ended += evict(waited_s)
-            if answer.error is not None:
-                raise self._failed("PAUSE", answer.error) from answer.error
-        except BaseException:
-            answer.abandon()
+            pausing.finish()
+        except BaseException as error:
+            pausing.abandon()
             self.resume()
+            if isinstance(error, psycopg.Error):
+                raise self._failed("PAUSE", error) from error
             raise
         return time.monotonic() - began, ended
+
+    def _is_paused(self, databases: list[dict[str, Any]]) -> bool:
+        return any(str(row["paused"]) == "1" for row in databases if row["name"] == self._spec.database)
 
     def _run_on(self, connection: psycopg.Connection[Any], statements: Sequence[str]) -> list[list[dict[str, Any]]]:
         watch = threading.Timer(ANSWER_TIMEOUT_S, _cut, (connection,))
@@ -130,34 +138,41 @@ class Console:
         )
 
 
-class _Answer:
-    """A PAUSE under way on a connection of its own, in a thread of its own."""
+class _Pausing:
+    """A PAUSE under way: sent, and answered only when every server connection has been let go.
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], command: str) -> None:
-        self.error: Exception | None = None
-        self._connection = connect()
-        self._command = command
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pool-pause", daemon=True)
+    Without a thread: whoever waits for the answer is woken by it, and can close the connection at any moment.
+    """
 
-    def start(self) -> None:
-        self._thread.start()
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._answer = select.poll()
+        self._answer.register(connection.fileno(), select.POLLIN)
 
-    def wait(self, timeout_s: float) -> bool:
-        return self._done.wait(timeout_s)
+    def send(self, command: str) -> None:
+        self._connection.pgconn.send_query(command.encode())
+
+    def is_answered(self, *, within_s: float) -> bool:
+        """Raises psycopg.Error when the connection is lost."""
+        deadline = time.monotonic() + within_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            if self._answer.poll(left_s * 1000):
+                self._connection.pgconn.consume_input()
+                if not self._connection.pgconn.is_busy():
+                    return True
+        return False
+
+    def finish(self) -> None:
+        """Raises psycopg.Error when the answer is no."""
+        refused = b""
+        while (result := self._connection.pgconn.get_result()) is not None:
+            refused = refused or result.error_message
+        self._connection.close()
+        if refused:
+            raise psycopg.OperationalError(refused.decode(errors="replace"))
 
     def abandon(self) -> None:
-        _cut(self._connection)
-        self._done.wait(ANSWER_TIMEOUT_S)
-
-    def _run(self) -> None:
-        try:
-            self._connection.execute(self._command)
-        except Exception as error:
-            self.error = error
-        finally:
-            self._connection.close()
-            self._done.set()
+        self._connection.close()
 
 
 def _rows(cursor: psycopg.Cursor[Any]) -> list[dict[str, Any]]:

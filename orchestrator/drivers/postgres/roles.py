@@ -48,6 +48,8 @@ class PostgresRoles:
         name = sql.Identifier(role)
         timeout_ms = sql.Literal(f"{int(limits.statement_timeout_s * 1000)}ms")
         with self._connection(spec, SUPERUSER, "postgres") as connection, connection.transaction():
+            # Every start hands over again, and nothing the tenant commits can become durable before this.
+            connection.execute("SET LOCAL synchronous_commit = off")
             present = {
                 row[0]
                 for row in connection.execute(

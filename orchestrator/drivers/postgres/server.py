@@ -25,6 +25,7 @@ SOCKET_PATH_BYTES_MAX = 107  # sun_path, less its closing zero
 LOCKED_EXIT_CODE = 75
 ACCOUNTS_FILE = "orchestrator.passwd"
 POLL_S = 0.01
+LOOPBACK_UNNEEDED_SINCE = 15  # before, its own statistics travelled over the loopback interface
 
 
 class PostgresServers:
@@ -153,6 +154,7 @@ class PostgresServers:
                 Mount(spec.data / ACCOUNTS_FILE, "/etc/passwd", read_only=True),
             ),
             tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m"},  # noqa: S108
+            loopback=self._major(spec) < LOOPBACK_UNNEEDED_SINCE,
             stop_signal="SIGINT",
             # Parallel queries keep their hash tables in shared memory; 64 MB, the usual size, is too little.
             shm_bytes=max(64 << 20, spec.limits.memory_bytes // 2),

@@ -71,6 +71,7 @@ def run_tool(engine: Engine, binaries: Binaries, run: ToolRun, *, on_tick: Calla
         environment={"LC_ALL": "C.UTF-8", "HOME": "/tmp", **run.environment},  # noqa: S108
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=64m"},  # noqa: S108
         networks=run.networks,
+        loopback=False,
     )
     engine.remove(run.name)
     try:

@@ -67,13 +67,10 @@ class LocalVolume:
             if self._has_quota:
                 ioctls.set_project(partial, _project(target))
                 ioctls.set_quota(self._device, _project(target), size_bytes or 0)
-            self._copy(source, partial)
-            if uid is not None or gid is not None:
-                _give(partial, -1 if uid is None else uid, -1 if gid is None else gid)
-            _compare(source, partial)
-            self._sync(partial)
-            partial.rename(target)
-            _fsync(target.parent)
+            wanted = self._copy(source, partial)
+            owner = None if uid is None and gid is None else (-1 if uid is None else uid, -1 if gid is None else gid)
+            _compare(source, wanted, _entries(partial, owner=owner))
+            self._publish(partial, target)
         except (OSError, VolumeFailed, DiskFull) as failure:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(failure, OSError):
@@ -165,28 +162,45 @@ class LocalVolume:
                 raise _explained(failure, f"The extents of {file.path} could not be read") from failure
         return total
 
-    def _copy(self, source: Path, partial: Path) -> None:
+    def _copy(self, source: Path, partial: Path) -> dict[str, int]:
+        """Copy, and read meanwhile what there is to copy; returns that."""
         mode = "always" if self._is_reflink and _same_device(source, partial) else "auto"
         argv = ["cp", "-a", f"--reflink={mode}", "--", f"{source}/.", f"{partial}/"]
         environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", "/usr/bin:/bin")}
-        try:
-            done = subprocess.run(
-                argv, check=False, capture_output=True, text=True, timeout=COPY_TIMEOUT_S, env=environment
-            )
-        except subprocess.TimeoutExpired as failure:
-            raise VolumeFailed(f"Copying {source} took longer than {COPY_TIMEOUT_S} s.") from failure
-        if done.returncode != 0:
-            text = done.stderr.strip()[-500:]
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as copying:
+            try:
+                wanted = _entries(source) if source.is_dir() else {}
+                _, said = copying.communicate(timeout=COPY_TIMEOUT_S)
+            except subprocess.TimeoutExpired as failure:
+                raise VolumeFailed(f"Copying {source} took longer than {COPY_TIMEOUT_S} s.") from failure
+            finally:
+                if copying.poll() is None:
+                    copying.kill()
+        if copying.returncode != 0:
+            text = said.strip()[-500:]
             if "No space left" in text or "quota exceeded" in text:
                 raise DiskFull(f"There is no room for a copy of {source}.", effect="The copy was removed.")
             raise VolumeFailed(f"Copying {source} failed: {text}", effect="The copy was removed.")
+        return wanted
 
-    def _sync(self, partial: Path) -> None:
-        # On XFS one fsync flushes the log, and the shared blocks are durable already; elsewhere every file counts.
+    def _publish(self, partial: Path, target: Path) -> None:
+        """Durable, then under its final name.
+
+        XFS keeps its log in order and shared blocks are durable already: there the flush of the rename, which comes
+        last, takes everything before it along. Elsewhere every file counts, and must be safe before it is named.
+        """
         if not (self._is_xfs and self._is_reflink):
             for member in _members(partial):
                 _fsync(member)
-        _fsync(partial)
+        partial.rename(target)
+        _fsync(target.parent)
 
     def _quota_holds(self) -> bool:
         """Try it: a mount option says little about what the kernel enforces."""
@@ -255,31 +269,33 @@ def _files(path: Path) -> Iterator[_File]:
                 yield _File(member, state.st_blocks * 512)
 
 
-def _give(path: Path, uid: int, gid: int) -> None:
-    os.chown(path, uid, gid, follow_symlinks=False)
-    for directory, directories, files in os.walk(path, followlinks=False):
-        for name in (*directories, *files):
-            os.chown(Path(directory, name), uid, gid, follow_symlinks=False)
-
-
-def _sizes(path: Path) -> dict[str, int]:
+def _entries(root: Path, *, owner: tuple[int, int] | None = None) -> dict[str, int]:
+    """Every file below `root` with its size, every directory with -1; all of it is given to `owner` on the way."""
+    if owner is not None:
+        os.chown(root, *owner, follow_symlinks=False)
     found: dict[str, int] = {}
-    for directory, directories, files in os.walk(path, followlinks=False):
-        inside = Path(directory)
-        for name in files:
-            found[str((inside / name).relative_to(path))] = (inside / name).lstat().st_size
-        for name in directories:
-            found[str((inside / name).relative_to(path))] = -1
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(f"{root}/{inside}") as entries:
+            for entry in entries:
+                name = inside + entry.name
+                if owner is not None:
+                    os.chown(entry.path, *owner, follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    found[name] = -1
+                    waiting.append(f"{name}/")
+                else:
+                    found[name] = entry.stat(follow_symlinks=False).st_size
     return found
 
 
-def _compare(source: Path, copy: Path) -> None:
+def _compare(source: Path, wanted: dict[str, int], made: dict[str, int]) -> None:
     """A data directory with files missing starts happily: never let a short copy get its final name."""
-    wanted, made = _sizes(source), _sizes(copy)
     if wanted != made:
-        different = sorted(wanted.items() ^ made.items())[:3]
+        different = sorted(wanted.items() ^ made.items())
         raise VolumeFailed(
-            f"The copy of {source} differs from it in {len(wanted.items() ^ made.items())} entries, as {different}.",
+            f"The copy of {source} differs from it in {len(different)} entries, as {different[:3]}.",
             effect="The copy was removed.",
         )
 

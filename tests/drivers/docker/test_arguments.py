@@ -29,9 +29,10 @@ SPEC = ContainerSpec(
     read_only=st.booleans(),
     has_network=st.booleans(),
     init=st.booleans(),
+    loopback=st.booleans(),
 )
 def test_hardening_cannot_be_switched_off(
-    uid: int, environment: dict[str, str], read_only: bool, has_network: bool, init: bool
+    uid: int, environment: dict[str, str], read_only: bool, has_network: bool, init: bool, loopback: bool
 ) -> None:
     spec = replace(
         SPEC,
@@ -40,6 +41,7 @@ def test_hardening_cannot_be_switched_off(
         mounts=(Mount(Path("/a"), "/b", read_only),),
         networks=(Attachment("n", "10.0.0.3"),) if has_network else (),
         init=init,
+        loopback=loopback,
     )
     body = create_body(spec, "here")
     host = body["HostConfig"]
@@ -54,6 +56,7 @@ def test_hardening_cannot_be_switched_off(
     assert body["Healthcheck"] == {"Test": ["NONE"]}
     assert body["User"] == f"{uid}:20001"
     assert host["NetworkMode"] == ("n" if has_network else "none")
+    assert body.get("NetworkDisabled", False) is (not has_network and not loopback)
     assert body["Labels"]["orchestrator.instance"] == "here"
 
 

@@ -125,6 +125,14 @@ def test_the_engine_recorded_every_limit(mine: DockerEngine, spec: ContainerSpec
     assert found["Config"]["Labels"]["orchestrator.tenant"] == "tmachine"
 
 
+@pytest.mark.parametrize("loopback", [True, False])
+def test_without_a_network_there_is_nothing_to_talk_to(mine: DockerEngine, spec: ContainerSpec, loopback: bool) -> None:
+    script = "readlink /proc/self/ns/net; tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route | wc -l"
+    space, *seen = output(mine, replace(spec, loopback=loopback), script).split()
+    assert space.startswith("net:[") and space != Path("/proc/self/ns/net").readlink().name
+    assert seen == ["lo", "0"], "one interface, and no way to anywhere"
+
+
 def test_a_seccomp_profile_is_in_force(mine: DockerEngine, spec: ContainerSpec, tmp_path: Path) -> None:
     profile = tmp_path / "seccomp.json"
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
