@@ -47,6 +47,12 @@ class CandidateUnsound(Conflict):
     code = "conflict.candidate_unsound"
 
 
+class DraftConflicts(Conflict):
+    """A saved draft does not fit the data of today; nothing of it was put back."""
+
+    code = "conflict.draft_conflicts"
+
+
 class RefreshKind(StrEnum):
     REFRESH = "refresh"
     UNDO = "undo"

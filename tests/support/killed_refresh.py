@@ -1,74 +1,75 @@
-"""A refresh in a process of its own that dies, as if by SIGKILL, at a boundary. Run as a program."""
+"""A refresh in a process of its own that dies, as if by SIGKILL, at a boundary."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
+from orchestrator.core.tenants import Tenant
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.volume.trees import LocalVolume
 from tests.support.refreshing import ACTOR, DataPlane, data_plane
 
 DIED = 137
 TIMEOUT_S = 240
+# A clean process, forked again and again: starting an interpreter for each would take longer than the refresh.
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["tests.support.killed_refresh"])
 
 
 def die_at(plane: DataPlane, tenant: Tenant, boundary: str, *, undo: bool = False) -> int:
     """Run a refresh (or an undo) of `tenant` in another process that dies at `boundary`; returns its exit status."""
+    said = plane.places.var / "died.txt"
+    said.unlink(missing_ok=True)
     order = {
         "label": plane.engine.instance,  # type: ignore[attr-defined]
         "store_url": plane.store.url.render_as_string(hide_password=False),
-        "directory": str(plane.places.var),
-        "volume": str(plane.volume.root),
+        "directory": plane.places.var,
+        "volume": plane.volume.root,
         "postgres_image": plane.servers.binaries.image,
         "pool_image": plane.pools.image,
         "instance": plane.instance,
-        "tenant": {**asdict(tenant), "created_at": tenant.created_at.isoformat()},
+        "tenant": tenant,
         "rows": plane.drafts.rows,
         "boundary": boundary,
         "undo": undo,
+        "said": said,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.killed_refresh"],
-        input=json.dumps(order),
-        text=True,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-    assert done.returncode in (0, DIED), done.stderr[-3000:]
-    return done.returncode
+    process = _FORKING.Process(target=_refresh, args=(order,))
+    process.start()
+    process.join(TIMEOUT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise AssertionError(f"the refresh that dies at {boundary} did not end: {asdict(tenant)}")
+    assert process.exitcode in (0, DIED), said.read_text() if said.exists() else process.exitcode
+    return int(process.exitcode)
 
 
-def main() -> None:
-    order = json.load(sys.stdin)
-    engine = DockerEngine(order["label"])
+def _refresh(order: Mapping[str, Any]) -> None:
+    try:
+        _run(order)
+    except BaseException:
+        Path(order["said"]).write_text(traceback.format_exc())
+        os._exit(1)
+
+
+def _run(order: Mapping[str, Any]) -> None:
     plane = data_plane(
-        engine,
-        LocalVolume(Path(order["volume"])),
+        DockerEngine(order["label"]),
+        LocalVolume(order["volume"]),
         store_url=order["store_url"],
-        directory=Path(order["directory"]),
+        directory=order["directory"],
         postgres_image=order["postgres_image"],
         pool_image=order["pool_image"],
         instance=order["instance"],
     )
-    values = order["tenant"]
-    tenant = Tenant(
-        **{
-            **values,
-            "state": TenantState(values["state"]),
-            "refresh_policy": RefreshPolicy(values["refresh_policy"]),
-            "pool_mode": PoolMode(values["pool_mode"]),
-            "created_at": datetime.fromisoformat(values["created_at"]),
-        }
-    )
+    tenant: Tenant = order["tenant"]
     plane.tenants[tenant.id] = tenant
     plane.drafts.rows = order["rows"]
 
@@ -81,7 +82,3 @@ def main() -> None:
         flow.undo(tenant, actor=ACTOR)
     else:
         flow.run(tenant, actor=ACTOR)
-
-
-if __name__ == "__main__":
-    main()

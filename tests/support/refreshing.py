@@ -39,19 +39,10 @@ from orchestrator.parts.generation import SERVICE_UID, Generations, tree_size
 from orchestrator.parts.pool import TenantPools
 from orchestrator.store import generations as generation_store
 from orchestrator.store import snapshots as snapshot_store
+from orchestrator.store import tables
 from orchestrator.store.metadata import METADATA
 from orchestrator.store.session import connect
-from orchestrator.store.tables import generations, jobs, refreshes, snapshots
 
-TABLES = [
-    generations.GENERATIONS,
-    snapshots.SNAPSHOTS,
-    jobs.JOBS,
-    jobs.JOB_LINES,
-    refreshes.REFRESHES,
-    refreshes.POSTPONEMENTS,
-    refreshes.SLOTS,
-]
 BUILDER_LIMITS = ContainerLimits(memory_bytes=1 << 30, cpus=2.0, pids=64)
 ACTOR = system("tests")
 _numbers = itertools.count(1)
@@ -280,8 +271,9 @@ def data_plane(
 ) -> DataPlane:
     """With `instance` it is the data plane somebody made before: the same tables, directory and container names."""
     store = connect(store_url)
+    assert tables  # every one of them is in the metadata
     if not instance:
-        METADATA.create_all(store, tables=TABLES)
+        METADATA.create_all(store)
     places = Places(directory)
     instance = instance or f"r{secrets.token_hex(3)}"
     servers = PostgresServers(engine, Binaries(postgres_image))

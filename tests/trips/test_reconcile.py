@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from orchestrator.cli import processes
-from orchestrator.core.names import TenantNames
+from orchestrator.core.actors import system
+from orchestrator.core.names import TenantNames, new_id
 from orchestrator.core.ports.engine import ContainerLimits, ContainerSpec
+from orchestrator.core.refresh import RefreshKind, RefreshState, TenantNotRunning
 from orchestrator.core.tenants import Tenant, TenantState
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
-from orchestrator.store import tenants
+from orchestrator.store import generations, refreshes, tenants
+from orchestrator.store.session import TenantBusy
 from tests.support.installation import Browser, Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.trip]
@@ -129,6 +135,57 @@ def test_a_launch_cut_off_is_finished(installation: Running, step: str) -> None:
         installation.run("tenant", "remove", name, "--yes")
     engine = installation.services.installation.drivers.engine
     assert engine.containers(tenant_id=tenant_id) == [] and engine.networks(tenant_id=tenant_id) == []
+
+
+def test_a_tenant_stopped_in_the_middle_of_a_refresh_is_set_right(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    """Stopped while one is under way it stops after it; what a process that died has left is cleared meanwhile."""
+    tenant, services = launched(), installation.services
+    stopping = threading.Thread(target=_stop, args=(installation, tenant))
+
+    def stop_meanwhile(step: str) -> None:
+        if step == "starting":
+            stopping.start()
+
+    done = dataclasses.replace(services.refresh, at=stop_meanwhile).run(tenant, actor=system("tests"))
+    stopping.join(PATIENCE_S)
+    assert done.state is RefreshState.DONE
+    assert tenants.get(services.store, tenant.id).state is TenantState.STOPPED
+    with pytest.raises(TenantNotRunning, match="stopped"):
+        services.refresh.run(tenant, actor=system("tests"))
+
+    left = new_id("g")
+    refreshes.begin(
+        services.store,
+        tenant_id=tenant.id,
+        kind=RefreshKind.REFRESH,
+        generation_id=left,
+        previous_id=done.generation_id,
+        snapshot_id=done.snapshot_id,
+        requested_by="tests",
+    )
+    with services.store.begin() as connection:
+        generations.add(connection, left, tenant.id, str(done.snapshot_id), now=datetime.now(UTC))
+    partial = services.settings.places.generation(tenant.id, f"{left}.partial")
+    partial.mkdir()
+    services.reconcile.run()
+    wait_until(lambda: not refreshes.unfinished(services.store, tenant.id), "the refresh stayed open")
+    wait_until(lambda: not partial.exists(), "its files stayed")
+    assert not any(one.running for one in services.reconcile.engine.containers(tenant_id=tenant.id))
+    installation.run("tenant", "start", tenant.name)
+    assert answers(installation.browser("admin"), installation.address(tenant.name))
+
+
+def _stop(installation: Running, tenant: Tenant) -> None:
+    """Busy is an answer; asking again is how it is dealt with."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            installation.services.tenants.stop(tenant.name, actor=system("tests"))
+            return
+        except TenantBusy:
+            assert time.monotonic() < deadline, "the refresh held the tenant"
 
 
 def test_a_failed_launch_leaves_nothing_behind(installation: Running) -> None:

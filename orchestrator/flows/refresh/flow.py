@@ -16,8 +16,9 @@ from orchestrator.core.audit import AuditEvent, Phase, Result
 from orchestrator.core.generations import DatabaseLimits, Generation, GenerationState
 from orchestrator.core.names import new_id
 from orchestrator.core.ports.audit import AuditLog
-from orchestrator.core.ports.drafts import Drafts
+from orchestrator.core.ports.drafts import CarriedDraft, Drafts
 from orchestrator.core.refresh import (
+    DraftConflicts,
     NoSnapshot,
     NothingToUndo,
     Postponement,
@@ -61,6 +62,7 @@ class RefreshFlow:
     pinned: Callable[[str], set[str]] = field(default=lambda _: set())
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     previous_kept: int = 1
+    patience_s: float = 20.0  # of a person, while reconcile may just be looking after the tenant
     at: Callable[[str], None] = field(default=_nobody)
 
     def run(
@@ -189,6 +191,30 @@ class RefreshFlow:
         self.audit.append(AuditEvent(actor, "refresh.keep_date", target=tenant.id, tenant=tenant.name))
         return refreshes.keep_date(self.store, tenant.id)
 
+    def restore(self, tenant: Tenant, draft_id: str, *, actor: Actor) -> CarriedDraft:
+        """Put a saved draft back onto the data of today: all of it, or nothing and its conflicts named.
+
+        Raises TenantBusy, TenantNotRunning, DraftConflicts, or what the database itself refuses.
+        """
+        event = AuditEvent(actor, "refresh.restore", target=draft_id, tenant=tenant.name, phase=Phase.BEFORE)
+        with tenant_lock(self.store, tenant.id, patience_s=self.patience_s):
+            tenant = self._running(tenant)
+            self.audit.append(event)
+            try:
+                done = self.drafts.carry(tenant, draft_id)
+                if not done.is_applied:
+                    raise DraftConflicts(
+                        f"{done.conflicts} of its rows cannot be put back: {done.explanation}",
+                        effect="Nothing was put back; the draft is kept as it is.",
+                        next_step=f"Propose it, or keep only some of its rows: `orchestrator change show {draft_id}`.",
+                        conflicts=done.conflicts,
+                    )
+            except OrchestratorError as error:
+                self._note(event, Result.FAILED, {"code": error.code})
+                raise
+        self._note(event, Result.OK, {})
+        return done
+
     def _running(self, tenant: Tenant) -> Tenant:
         tenant = self.reload(tenant.id)
         if tenant.state is not TenantState.RUNNING:
@@ -294,6 +320,7 @@ class RefreshFlow:
         limits = self.limits(tenant)
         self.generations.create(tenant, snapshot, generation_id, limits, before=journal.take)
         with self.store.begin() as connection:
+            refreshes.unflushed(connection)
             generation_store.set_state(connection, generation_id, GenerationState.CANDIDATE, now=self.now())
         self._swap(tenant, generation_id, live, journal)
 

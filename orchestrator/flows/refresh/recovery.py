@@ -47,6 +47,8 @@ class RefreshRecovery:
     def recover(self, tenant: Tenant) -> list[str]:
         """Finish or undo what was interrupted and see to the live database; returns what was done, in words.
 
+        A stopped tenant stays stopped: what was interrupted is finished or undone all the same.
+
         The lock is taken only when something looks wrong, so that looking never makes a tenant busy for others.
         Raises TenantBusy when an operation on the tenant is under way: then nothing is wrong.
         """
@@ -65,6 +67,8 @@ class RefreshRecovery:
             done += self._clear(tenant)
             if tenant.state is TenantState.RUNNING:
                 done += self._serve(tenant)
+            elif open_records:
+                self._rest(tenant)
             for action in done:
                 LOG.info("refresh.recovered", tenant=tenant.name, action=action)
             return done
@@ -162,6 +166,11 @@ class RefreshRecovery:
             if generation.state is GenerationState.PREVIOUS:
                 self.generations.stop(tenant, generation.id)
         return done
+
+    def _rest(self, tenant: Tenant) -> None:
+        """A stopped tenant's databases were started for a last look at most."""
+        for generation in self._known(tenant).values():
+            self.generations.stop(tenant, generation.id)
 
     def _let_through(self, tenant: Tenant) -> list[str]:
         if self.pools.is_serving(tenant, self.limits(tenant)):

@@ -9,7 +9,9 @@ import psycopg
 import pytest
 
 from orchestrator.core.refresh import RefreshState, RefreshStep
-from orchestrator.core.tenants import RefreshPolicy, Tenant
+from orchestrator.core.tenants import RefreshPolicy, Tenant, TenantState
+from orchestrator.drivers.docker.connection import Connection
+from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.errors import OrchestratorError
 from orchestrator.store import refreshes
 from orchestrator.store.session import TenantBusy, tenant_lock
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 BEFORE_THE_RENAME = ("planned", "saving", "cloning", "starting", "checking", "swapping", "paused")
 AFTER_IT = ("renamed", "settling", "carrying", "pruning")
+PARTS = ("pool", "live", "candidate", "engine")
 MARK = "UPDATE guests SET visits = 99 WHERE id = 1"
 
 
@@ -59,7 +62,6 @@ def _check_nothing_is_left(plane: DataPlane, tenant: Tenant) -> None:
     assert refreshes.unfinished(plane.store, tenant.id) == []
 
 
-@pytest.mark.chaos
 def test_killed_at_every_boundary_of_a_refresh(plane: DataPlane, tenant: Tenant) -> None:
     tenant = plane.change(tenant, refresh_policy=RefreshPolicy.CARRY)
     plane.drafts.rows = 1
@@ -84,7 +86,6 @@ def test_killed_at_every_boundary_of_a_refresh(plane: DataPlane, tenant: Tenant)
         assert plane.recovery().recover(tenant) == [], "once set right, it stays right"
 
 
-@pytest.mark.chaos
 def test_killed_at_every_boundary_of_an_undo(plane: DataPlane, tenant: Tenant) -> None:
     for boundary in ("starting", "paused", "renamed", "settling"):
         plane.flow().run(tenant, actor=ACTOR)
@@ -108,23 +109,81 @@ def test_killed_while_clients_are_held_back_they_are_let_through(plane: DataPlan
     _check_nothing_is_left(plane, tenant)
 
 
-@pytest.mark.parametrize("victim", ["pool", "live"])
-def test_a_part_that_dies_in_the_middle_of_the_swap_is_found_again(
-    plane: DataPlane, tenant: Tenant, victim: str
-) -> None:
+def _kill(plane: DataPlane, tenant: Tenant, part: str) -> None:
+    """A part of the tenant dies; the engine goes away for the process that refreshes."""
+    if part == "engine":
+        assert isinstance(plane.engine, DockerEngine)
+        plane.engine.connection = Connection(address="unix:///nonexistent/engine.sock")
+        return
+    if part == "pool":
+        plane.engine.kill(plane.pools.spec(tenant, plane.limits).name)
+        return
+    states = ("live",) if part == "live" else ("creating", "candidate")
+    for generation_id in [one for one, state in plane.present(tenant).items() if state in states]:
+        name = plane.generations.spec(tenant, generation_id, plane.limits).name
+        if plane.engine.observe(name) is not None:
+            plane.engine.kill(name)
+
+
+def _check_a_dead_part_is_survived(plane: DataPlane, tenant: Tenant, boundary: str, part: str) -> None:
     _mark(plane, tenant)
-    spec = plane.pools.spec(tenant, plane.limits)
-    live = plane.generations.spec(tenant, plane.live(tenant).id, plane.limits)
+    working = plane.engine.connection  # type: ignore[attr-defined]
 
     def kill(step: str) -> None:
-        if step == "paused":
-            plane.engine.kill(spec.name if victim == "pool" else live.name)
+        if step == boundary:
+            _kill(plane, tenant, part)
 
-    with contextlib.suppress(OrchestratorError):
-        plane.flow(kill).run(tenant, actor=ACTOR)
-    plane.recovery().recover(tenant)
-    assert not _is_marked(plane, tenant)
+    try:
+        with contextlib.suppress(OrchestratorError):
+            plane.flow(kill).run(tenant, actor=ACTOR)
+    finally:
+        plane.engine.connection = working  # type: ignore[attr-defined]
+    _recover(plane, tenant)
     _check_nothing_is_left(plane, tenant)
+    newest = refreshes.history(plane.store, tenant_id=tenant.id, limit=1)[0]
+    was_swapped = newest.generation_id == plane.live(tenant).id
+    assert (newest.state is RefreshState.DONE) is was_swapped, f"{part} killed at {boundary}"
+    assert _is_marked(plane, tenant) is not was_swapped, f"{part} killed at {boundary}"
+    assert plane.recovery().recover(tenant) == [], "once set right, it stays right"
+
+
+def test_a_part_that_dies_at_any_boundary_is_found_again(plane: DataPlane, tenant: Tenant) -> None:
+    tenant = plane.change(tenant, refresh_policy=RefreshPolicy.CARRY)
+    plane.drafts.rows = 1
+    for number, boundary in enumerate((*BEFORE_THE_RENAME, *AFTER_IT)):
+        _check_a_dead_part_is_survived(plane, tenant, boundary, PARTS[number % len(PARTS)])
+    for boundary in ("swapping", "paused"):
+        _check_a_dead_part_is_survived(plane, tenant, boundary, "pool")
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_may_die_at_every_boundary(plane: DataPlane, tenant: Tenant, part: str) -> None:
+    tenant = plane.change(tenant, refresh_policy=RefreshPolicy.CARRY)
+    plane.drafts.rows = 1
+    for boundary in (*BEFORE_THE_RENAME, *AFTER_IT):
+        _check_a_dead_part_is_survived(plane, tenant, boundary, part)
+
+
+def test_a_tenant_stopped_in_the_middle_is_set_right_and_stays_stopped(plane: DataPlane, tenant: Tenant) -> None:
+    for boundary in ("starting", "paused", "renamed"):
+        _mark(plane, tenant)
+        before = plane.live(tenant)
+        assert die_at(plane, tenant, boundary) == DIED
+        tenant = plane.change(tenant, state=TenantState.STOPPED)
+        plane.pools.stop(tenant)
+        plane.generations.stop(tenant, before.id)
+        assert _recover(plane, tenant), boundary
+        assert refreshes.unfinished(plane.store, tenant.id) == []
+        assert not any(one.running for one in plane.engine.containers(tenant_id=tenant.id)), boundary
+        assert plane.generations.on_disk(tenant.id) == set(plane.present(tenant))
+        assert sorted(plane.present(tenant).values()) in (["live"], ["live", "previous"])
+        assert (plane.live(tenant).id == before.id) is (boundary in BEFORE_THE_RENAME)
+        assert plane.recovery().recover(tenant) == [], "a stopped tenant is left alone"
+        tenant = plane.change(tenant, state=TenantState.RUNNING)
+        _recover(plane, tenant)
+        _check_nothing_is_left(plane, tenant)
+        assert _is_marked(plane, tenant) is (boundary in BEFORE_THE_RENAME)
 
 
 def test_everything_of_a_tenant_dead_is_started_again(plane: DataPlane, tenant: Tenant) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from orchestrator.core.ports.pools import PauseTimedOut
 from orchestrator.core.ports.servers import ServerFailed
 from orchestrator.core.refresh import (
     DiskForecastExceeded,
+    DraftConflicts,
     NoSnapshot,
     NothingToUndo,
     RefreshKind,
@@ -151,6 +153,21 @@ def test_a_pause_that_does_not_come_about_leaves_clients_served(
     assert list(plane.present(tenant).values()) == ["live"]
 
 
+def test_a_saved_draft_is_put_back_or_says_what_hinders_it(plane: DataPlane, tenant: Tenant) -> None:
+    flow = plane.flow()
+    plane.drafts.carried = CarriedDraft(True, 0, "")
+    assert flow.restore(tenant, "c-draft", actor=ACTOR).is_applied
+    plane.drafts.carried = CarriedDraft(False, 2, "guests 7 changed in production too")
+    with pytest.raises(DraftConflicts, match="guests 7 changed") as caught:
+        flow.restore(tenant, "c-draft", actor=ACTOR)
+    assert caught.value.fields["conflicts"] == 2
+    with tenant_lock(plane.store, tenant.id), pytest.raises(TenantBusy):
+        dataclasses.replace(flow, patience_s=0.0).restore(tenant, "c-draft", actor=ACTOR)
+    plane.change(tenant, state=TenantState.STOPPED)
+    with pytest.raises(TenantNotRunning):
+        flow.restore(tenant, "c-draft", actor=ACTOR)
+
+
 def test_two_at_once_is_an_answer_not_a_queue(plane: DataPlane, tenant: Tenant) -> None:
     with tenant_lock(plane.store, tenant.id):
         with pytest.raises(TenantBusy):
@@ -220,18 +237,29 @@ def test_unproposed_changes_are_saved_before_and_exactly_after_the_swap(plane: D
         assert record.carried is not None and "refresh undo" in record.carried and "secret" not in record.carried
 
 
-def test_one_broken_tenant_does_not_hold_up_the_others(plane: DataPlane, tenant: Tenant) -> None:
-    others = [plane.launch(newest(plane)) for _ in range(2)]
+def test_a_broken_and_a_slow_tenant_do_not_hold_up_the_others(plane: DataPlane, tenant: Tenant) -> None:
+    slow, *others = [plane.launch(newest(plane)) for _ in range(3)]
     broken = dataclasses.replace(tenant, snapshot_profile="none")
     plane.tenants[tenant.id] = broken
     seen: list[str] = []
-    results = plane.flow().run_all(
-        [broken, *others], actor=ACTOR, at_once=2, on_done=lambda one, _: seen.append(one.name)
-    )
+    are_done = threading.Event()
+
+    def reload(tenant_id: str) -> Tenant:
+        if tenant_id == slow.id:
+            assert are_done.wait(300), "the others waited for the slow one"
+        return plane.tenants[tenant_id]
+
+    def on_done(one: Tenant, _: object) -> None:
+        seen.append(one.name)
+        if len(seen) == 3:
+            are_done.set()
+
+    flow = dataclasses.replace(plane.flow(), reload=reload)
+    results = flow.run_all([slow, broken, *others], actor=ACTOR, at_once=2, on_done=on_done)
     assert isinstance(results[broken.name], NoSnapshot)
-    assert not any(isinstance(results[one.name], OrchestratorError) for one in others)
-    assert sorted(seen) == sorted(one.name for one in (broken, *others))
-    for one in others:
+    assert not any(isinstance(results[one.name], OrchestratorError) for one in (slow, *others))
+    assert seen[-1] == slow.name and sorted(seen) == sorted(one.name for one in (slow, broken, *others))
+    for one in (slow, *others):
         for container in plane.engine.containers(tenant_id=one.id):
             plane.engine.remove(container.name)
 
