@@ -47,6 +47,19 @@ class PostponeBody(Body):
     reason: str = Field("", max_length=500)
 
 
+class RestoreBody(Body):
+    """The rows a refresh saved as a draft are put back into the tenant's database."""
+
+    tenant: str = Field(max_length=60)
+    draft_id: str = Field(max_length=40)
+
+
+class RestoredView(View):
+    tenant: str
+    draft_id: str
+    is_restored: bool
+
+
 class RefreshView(View):
     """One refresh or undo. `timings` are seconds by step; `gap_s` is how long clients were held back."""
 
@@ -180,6 +193,14 @@ def keep_date(name: TenantName, services: ServicesDep, who: Runner) -> Postponem
     tenant = visible_tenant(services, who, name)
     services.refresh.keep_date(tenant, actor=who.actor)
     return PostponementView(tenant=tenant.name, is_postponed=False)
+
+
+@router.post("/restores", status_code=201)
+def restore(body: RestoreBody, services: ServicesDep, who: Runner) -> RestoredView:
+    """Put a saved draft back onto the data of today: all of its rows, or none and a problem that names why."""
+    tenant = visible_tenant(services, who, body.tenant)
+    done = services.refresh.restore(tenant, body.draft_id, actor=who.actor)
+    return RestoredView(tenant=tenant.name, draft_id=body.draft_id, is_restored=done.is_applied)
 
 
 @router.get("/{refresh_id}")

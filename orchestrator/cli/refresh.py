@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
 
 from orchestrator.cli import session
 from orchestrator.cli.exits import code_of
@@ -12,7 +13,7 @@ from orchestrator.cli.output import Form, FormOption, say, show_one, show_rows
 from orchestrator.core.refresh import Refresh
 from orchestrator.core.tenants import Tenant, TenantState
 from orchestrator.errors import InvalidInput, OrchestratorError
-from orchestrator.store import jobs, refreshes, tenants
+from orchestrator.store import jobs, refreshes, slots, tenants
 
 app = typer.Typer(no_args_is_help=True, help="Rebuild tenants' databases from the newest snapshot, or go back.")
 Name = Annotated[str, typer.Argument(help="the tenant's name")]
@@ -29,17 +30,22 @@ def run(
     name: Annotated[str | None, typer.Argument(help="the tenant's name; or give --all")] = None,
     every: Annotated[bool, typer.Option("--all", help="every running tenant, a few at once")] = False,
     snapshot: Annotated[str | None, typer.Option(help="a snapshot's id instead of the newest one")] = None,
+    scheduled: Annotated[
+        bool, typer.Option("--scheduled", help="with --all, for cron: leave out whom somebody put off")
+    ] = False,
     wait: Annotated[bool, typer.Option(help="--no-wait leaves the work to the scheduler and shows the job")] = True,
     reason: Reason = "on demand",
     form: FormOption = Form.TABLE,
 ) -> None:
     """Rebuild a tenant's database and swap it in; clients notice nothing."""
-    if (name is None) != every or (every and snapshot is not None):
+    if (name is None) != every or (every and snapshot is not None) or (scheduled and not every):
         raise WhichTenant("Name one tenant, or say --all.", next_step="orchestrator refresh run NAME | --all")
+    reason = "scheduled" if scheduled and reason == "on demand" else reason
     who = session.principal()
     with session.opened() as services:
         if every:
             wanted = tenants.listed(services.store, states=[TenantState.RUNNING])
+            wanted = [one for one in wanted if not (scheduled and _is_put_off(services.store, one))]
         else:
             wanted = [tenants.named(services.store, str(name))]
         if not wait:
@@ -67,6 +73,13 @@ def run(
             on_step=lambda step: say(f"  {step}"),
         )
         show_one(_row(done, {wanted[0].id: wanted[0].name}), form, columns=COLUMNS[:-1])
+
+
+def _is_put_off(store: Engine, tenant: Tenant) -> bool:
+    by = slots.use_postponement(store, "refresh", tenant.id)
+    if by is not None:
+        say(f"  {tenant.name}: postponed by {by}")
+    return by is not None
 
 
 def _told(tenant: Tenant, result: Refresh | OrchestratorError) -> None:
@@ -98,6 +111,19 @@ def undo(name: Name, reason: Reason = "on demand", form: FormOption = Form.TABLE
             tenant, actor=session.principal().actor, reason=reason, on_step=lambda step: say(f"  {step}")
         )
         show_one(_row(done, {tenant.id: tenant.name}), form, columns=COLUMNS[:-1])
+
+
+@app.command(epilog="Example: orchestrator refresh restore north-region c-7f3a")
+def restore(
+    name: Name,
+    draft: Annotated[str, typer.Argument(help="the draft's id, as `change list` and `refresh history` name it")],
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Put the rows a refresh saved as a draft back into the tenant's database: all of them, or none and why."""
+    with session.opened() as services:
+        tenant = tenants.named(services.store, name)
+        done = services.refresh.restore(tenant, draft, actor=session.principal().actor)
+        show_one({"tenant": name, "draft": draft, "restored": done.is_applied}, form)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def show(
 
 @app.command()
 def prune(
-    keep: Annotated[int, typer.Option(min=1, max=1000, help="how many of each profile stay")] = 0,
+    keep: Annotated[int | None, typer.Option(min=1, max=1000, help="how many of each profile stay")] = None,
     yes: YesOption = False,
     form: FormOption = Form.TABLE,
 ) -> None:

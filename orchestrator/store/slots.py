@@ -95,6 +95,19 @@ def settle(
     return Decided(slot.kind, slot.target, slot.due_at, outcome, due.reason, job_id, row.decided_at)
 
 
+def use_postponement(engine: Engine, kind: str, target: str) -> str | None:
+    """Where the system's cron keeps the time: use a postponement up and note the slot; returns who asked for it."""
+    with engine.begin() as connection:
+        asked_by: str | None = connection.scalar(
+            delete(POSTPONEMENTS).where(POSTPONEMENTS.c.tenant_id == target).returning(POSTPONEMENTS.c.requested_by)
+        )
+        moment = connection.scalar(select(func.clock_timestamp()))
+        mark = {"key": f"{kind}:{target}:cron:{moment:%Y%m%d%H%M%S%f}", "kind": kind, "target": target}
+        outcome, reason = ("run", "scheduled") if asked_by is None else ("postponed", f"postponed by {asked_by}")
+        connection.execute(SLOTS.insert().values(**mark, due_at=moment, outcome=outcome, reason=reason))
+    return asked_by
+
+
 def last(engine: Engine, kind: str, target: str = "") -> Decided | None:
     """The newest decision for a kind of job and a target."""
     columns = [SLOTS.c[name] for name in ("kind", "target", "due_at", "outcome", "reason", "job_id", "decided_at")]
@@ -112,3 +125,11 @@ def prune(engine: Engine, *, keep_days: int) -> int:
         return connection.execute(
             delete(SLOTS).where(SLOTS.c.decided_at < func.clock_timestamp() - text(f"interval '{int(keep_days)} days'"))
         ).rowcount
+
+
+def recent(engine: Engine, *, limit: int = 10) -> list[Decided]:
+    """What was decided last, the newest first."""
+    columns = [SLOTS.c[name] for name in ("kind", "target", "due_at", "outcome", "reason", "job_id", "decided_at")]
+    with engine.connect() as connection:
+        rows = connection.execute(select(*columns).order_by(SLOTS.c.decided_at.desc()).limit(min(limit, 200)))
+        return [Decided(**row._mapping) for row in rows]

@@ -22,6 +22,7 @@ from orchestrator.store import jobs, refreshes, slots
 from orchestrator.store.session import TenantBusy, connect
 from orchestrator.store.tables.jobs import JOB_LINES, JOBS
 from orchestrator.store.tables.refreshes import POSTPONEMENTS, REFRESHES, SLOTS
+from orchestrator.store.tables.samples import LEADERS
 from tests.support.cluster import Cluster
 
 WAIT_S = 60.0
@@ -33,7 +34,7 @@ TENANT = Target("refresh", tenant_id="t1", tenant_name="north")
 def engine(cluster: Cluster) -> Iterator[Engine]:
     with cluster.database() as name:
         engine = connect(cluster.url(name))
-        JOBS.metadata.create_all(engine, tables=[JOBS, JOB_LINES, REFRESHES, POSTPONEMENTS, SLOTS])
+        JOBS.metadata.create_all(engine, tables=[JOBS, JOB_LINES, REFRESHES, POSTPONEMENTS, SLOTS, LEADERS])
         yield engine
         engine.dispose()
 
@@ -118,6 +119,17 @@ def test_one_refresh_is_put_off_once_and_not_twice_in_a_row(engine: Engine) -> N
     (decided,) = tick(engine, HOURLY, [TENANT])
     assert decided.outcome == "run"
     refreshes.postpone(engine, "t1", requested_by="anna", in_a_row_max=1)
+
+
+def test_a_postponement_counts_for_the_systems_cron_too(engine: Engine) -> None:
+    refreshes.postpone(engine, "t1", requested_by="anna", in_a_row_max=1)
+    assert slots.use_postponement(engine, "refresh", "t1") == "anna"
+    with pytest.raises(PostponeLimit):
+        refreshes.postpone(engine, "t1", requested_by="anna", in_a_row_max=1)
+    assert slots.use_postponement(engine, "refresh", "t1") is None
+    refreshes.postpone(engine, "t1", requested_by="anna", in_a_row_max=1)
+    found = slots.last(engine, "refresh", "t1")
+    assert found is not None and (found.outcome, found.reason) == ("run", "scheduled")
 
 
 def test_a_target_no_schedule_applies_to_is_an_error(engine: Engine) -> None:
