@@ -10,13 +10,14 @@ help:  ## this list
 environment:
 	@scripts/environment.sh
 
-setup: environment  ## prepare this machine: engine, volume, images (CHECK=1 only reports, COMPOSE=1 for docker compose too)
-	@$(BIN)/python -m orchestrator.setup $(if $(CHECK),--check) $(if $(COMPOSE),--compose)
+setup: $(if $(CHECK),,environment)  ## prepare this machine: engine, volume, images (CHECK=1 only reports, COMPOSE=1 for docker compose too)
+	@$(if $(CHECK),scripts/environment.sh --check &&) \
+		$(BIN)/python -m orchestrator.setup $(if $(CHECK),--check) $(if $(COMPOSE),--compose)
 
 demo: setup  ## a demo production, a snapshot and three tenants, from nothing
 	@$(BIN)/orchestrator demo
 
-up: setup  ## start this installation in the foreground
+up: setup  ## start what does not run of this installation
 	@$(BIN)/orchestrator up
 
 down: environment  ## stop everything of this installation; nothing is lost
@@ -39,6 +40,6 @@ test-chaos: environment  ## kill parts at the boundaries of steps
 bench: setup  ## every number we claim, one JSON object each (ONLY=refresh runs one file)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
-clean:  ## delete this installation: containers, volume, images, caches (asks; YES=1 does not)
+clean:  ## delete this installation: containers, volume, caches, and images no other one uses (asks; YES=1 does not)
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m orchestrator.setup --remove $(if $(YES),--yes); fi
 	@rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv from requirements.lock: with uv where it is installed, else with pip. Again is quick.
+# Make .venv from requirements.lock: with uv where it is installed, else with pip. Again is quick. With --check only say
+# whether it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,11 @@ stamp=.venv/.ready
 wanted=$(cat requirements.lock pyproject.toml | sha256sum)
 if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $PWD" ]; then
     exit 0
+fi
+if [ "${1:-}" = --check ]; then
+    say "FAIL  Python environment: .venv is not there, or not of this version"
+    say "      Run make setup; the other checks need it."
+    exit 1
 fi
 
 # One that was made by a Python that is gone is made anew.

@@ -14,3 +14,4 @@ class ImageSet:
     pool: str = ""
     proxy: str = ""
     egress: str = ""
+    control: str = ""  # the control plane itself, where it runs in containers; empty where it does not

@@ -9,8 +9,10 @@ from pathlib import Path
 from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
 from orchestrator.drivers.docker.images import DockerImages
+from orchestrator.setup.marks import MarkStep
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.recipes import NOUNS, Recipe, base_recipe, recipe
+from orchestrator.setup.root_image import ROOT
 from orchestrator.setup.steps import CheckResult, Progress, SetupFailed, Step
 
 
@@ -57,18 +59,20 @@ class NamedImageStep:
 
 
 class ComposeStep:
-    """`docker compose` finds the images and the data's place in the file .env beside docker-compose.yml."""
+    """`docker compose` finds images, addresses and the data's place in the file .env beside docker-compose.yml.
+
+    They are written from the configuration, so that the two cannot say different things.
+    """
 
     name = "settings for docker compose"
 
-    def __init__(self, options: SetupOptions, control: str, images: ImageSet) -> None:
-        self._file = options.project / ".env"
+    def __init__(self, options: SetupOptions, images: ImageSet) -> None:
+        self._file = options.home / ".env"
         ours = {
-            "ORCHESTRATOR_IMAGE": control,
+            "ORCHESTRATOR_IMAGE": images.control,
             "POSTGRES_IMAGE": images.postgres,
             "PROXY_IMAGE": images.proxy,
-            "ORCHESTRATOR_VAR": str(options.places.var),
-            "ORCHESTRATOR_INSTANCE": options.instance,
+            **options.compose,
         }
         self._lines = [f"{name}={value}" for name, value in ours.items()]
         self._names = tuple(f"{name}=" for name in ours)
@@ -109,21 +113,38 @@ class RememberImagesStep:
         progress(f"written to {self._file}")
 
 
+class ReadyImagesFact:
+    """Every image this installation was set up with is still there."""
+
+    name = "images"
+
+    def __init__(self, options: SetupOptions, images: DockerImages) -> None:
+        self._places = options.places
+        self._images = images
+
+    def check(self) -> CheckResult:
+        names = [name for name in asdict(load_images(self._places)).values() if name]
+        missing = [name for name in names if not self._images.exists(name)]
+        if missing:
+            return CheckResult(self.name, False, f"not on this host: {', '.join(missing)}", "Run make setup.")
+        return CheckResult(self.name, True, note=f"{len(names)} of {len(names)}")
+
+
 def image_steps(options: SetupOptions, images: DockerImages) -> list[Step]:
-    """The base, then one step for each part, then remembering their names."""
+    """The base, then one step for each part, then remembering their names and that they are used."""
     base = BuildStep(base_recipe(options), images)
     steps: list[Step] = [base]
     names: dict[str, str] = {}
-    for noun in NOUNS:
+    for noun in (*NOUNS, *(("control",) if options.wants_control else ())):
         named = getattr(options.images, noun)
         step = NamedImageStep(noun, named, images) if named else BuildStep(recipe(noun, options, base.image), images)
         names[noun] = step.image
         steps.append(step)
     wanted = ImageSet(**names)
     steps.append(RememberImagesStep(options.places, wanted))
+    steps.append(MarkStep(options, images, {**names, "base": base.image, "root": ROOT}))
     if options.for_compose:
-        control = BuildStep(recipe("control", options, base.image), images)
-        steps += [control, ComposeStep(options, control.image, wanted)]
+        steps.append(ComposeStep(options, wanted))
     return steps
 
 

@@ -16,7 +16,7 @@ GIT_OLDEST = (2, 38)
 
 
 class PackagesStep:
-    """git, and as root what makes the reflink volume; for the tests a browser."""
+    """git, and as root what makes the reflink volume; for the tests a browser and docker compose."""
 
     name = "host packages"
 
@@ -49,6 +49,8 @@ class PackagesStep:
                 found.append("chromium")
             if ctypes.util.find_library("atomic") is None:
                 found.append("libatomic1")
+            if compose_command() is None:
+                found.append("docker-compose")
         return found
 
 
@@ -60,6 +62,18 @@ def git_version() -> tuple[int, int] | None:
         return None
     match = re.search(r"(\d+)\.(\d+)", done.stdout)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def compose_command() -> list[str] | None:
+    """How docker compose is called here: as the engine's plugin, or as a program of its own; None without it."""
+    try:
+        done = subprocess.run(["docker", "compose", "version"], check=False, capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    else:
+        if done.returncode == 0:
+            return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
 
 
 def _which(program: str) -> str | None:

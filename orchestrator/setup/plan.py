@@ -12,14 +12,14 @@ from orchestrator.core.images import ImageSet
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.docker.images import DockerImages
+from orchestrator.setup import deputy, marks
 from orchestrator.setup.engine import EngineStep
 from orchestrator.setup.facts import DiskFact, HostFact, KernelFact
-from orchestrator.setup.images import image_steps, load_images
-from orchestrator.setup.options import SetupOptions
+from orchestrator.setup.images import ReadyImagesFact, image_steps, load_images
+from orchestrator.setup.options import SetupOptions, is_contained
 from orchestrator.setup.packages import PackagesStep
-from orchestrator.setup.recipes import NOUNS, PREFIX
 from orchestrator.setup.root_image import RootImageStep
-from orchestrator.setup.steps import CheckResult, Progress, Step, check_all, run_all, to_stderr
+from orchestrator.setup.steps import CheckResult, Progress, SetupFailed, Step, check_all, run_all, to_stderr
 from orchestrator.setup.volume import VolumeStep, remove_volume
 
 
@@ -29,9 +29,9 @@ def steps(options: SetupOptions) -> list[Step]:
     return [
         PackagesStep(options),
         EngineStep(options),
-        VolumeStep(options),
         RootImageStep(options, images),
         *image_steps(options, images),
+        VolumeStep(options),  # last: a user who is not root has it mounted from a container
     ]
 
 
@@ -44,31 +44,46 @@ def set_up(options: SetupOptions, progress: Progress = to_stderr) -> ImageSet:
 
 
 def facts(options: SetupOptions) -> list[CheckResult]:
-    """Every check of set-up and every fact it cannot change; nothing is changed."""
+    """Every check of set-up and every fact it cannot change; nothing is changed.
+
+    Inside a container the host's own checks cannot be repeated: what remains is what the installation lives on.
+    """
+    if is_contained():
+        ready = ReadyImagesFact(options, DockerImages(Connection()))
+        return check_all([HostFact(), DiskFact(options), EngineStep(options), ready, VolumeStep(options)])
     return check_all([HostFact(), KernelFact(), DiskFact(options), *steps(options)])
 
 
 def remove(options: SetupOptions, progress: Progress = to_stderr, *, keep_images: bool = False) -> None:
-    """Delete an installation: its containers and networks, its volume, its data, the images made here.
+    """Delete an installation: its containers and networks, its volume, its data, and the images only it uses.
 
     Raises an OrchestratorError when something of it cannot be deleted; what is left can be tried again.
     """
     connection = Connection()
-    engine = DockerEngine(options.instance, connection)
+    engine, images = DockerEngine(options.instance, connection), DockerImages(connection)
     for container in engine.containers():
         progress(f"removing {container.name}")
         engine.remove(container.name)
     for network in engine.networks():
         engine.remove_network(network)
-    progress(f"deleting {options.places.var}")
-    remove_volume(options.places.var)
-    shutil.rmtree(options.places.var, ignore_errors=True)
-    if keep_images:
-        return
-    images = DockerImages(connection)
-    for noun in (*reversed(NOUNS), "base", "root"):
-        for name in images.named(f"{PREFIX}{noun}"):
-            images.remove(name)
+    var = options.places.var
+    progress(f"deleting {var}")
+    run = None if options.is_root or not var.exists() else deputy.as_root(options.places)
+    remove_volume(var, run=run)
+    if run is not None:
+        run(["find", str(var), "-xdev", "-mindepth", "1", "-delete"])  # root's files, made by containers
+    shutil.rmtree(var, ignore_errors=True)
+    marks.forget(options, images)
+    if not keep_images:
+        for name in marks.delete_unused(images):
+            progress(f"deleted the image {name}")
+
+
+def engine_ready(options: SetupOptions) -> None:
+    """Raises SetupFailed with cause and cure when this user cannot use the engine."""
+    result = EngineStep(options).check()
+    if not result.ok:
+        raise SetupFailed(f"{result.name}: {result.cause}.", effect="Nothing was done.", next_step=result.cure)
 
 
 @contextmanager

@@ -93,8 +93,8 @@ def _control(options: SetupOptions, arguments: dict[str, str]) -> Recipe:
         ContextEntry(options.project / "images/orchestrator/Dockerfile", "Dockerfile"),
         *(ContextEntry(options.project / name, name) for name in (*names, *trees)),
     )
-    index = os.environ.get("PIP_INDEX_URL", "")
-    return Recipe("control", entries, arguments={**arguments, **({"PIP_INDEX_URL": index} if index else {})})
+    named = {name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL") if os.environ.get(name)}
+    return Recipe("control", entries, arguments={**arguments, **named})
 
 
 def _wheel(name: str) -> tuple[str, list[Path]]:

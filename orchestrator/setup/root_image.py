@@ -53,8 +53,20 @@ class RootImageStep:
         needed = [] if shutil.which("mmdebstrap") else ["mmdebstrap"]
         if not KEYRING.exists():
             needed.append("debian-archive-keyring")
-        if needed:
-            install_packages(needed, log=self._log, progress=progress)
+        try:
+            if needed:
+                install_packages(needed, log=self._log, progress=progress)
+            self._bootstrapped(progress)
+        except SetupFailed as failure:
+            if self._options.is_root:
+                raise
+            raise SetupFailed(
+                failure.message,
+                effect=f"Without a registry only root can make the base image. {failure.effect}",
+                next_step=f"Bring {self._options.root_image} here (docker load), or run `make setup` once as root.",
+            ) from failure
+
+    def _bootstrapped(self, progress: Progress) -> None:
         with tempfile.TemporaryDirectory(prefix="root-image-") as directory:
             archive = Path(directory, "root.tar")
             progress(f"bootstrapping {SUITE} from {self._options.debian_mirror}")

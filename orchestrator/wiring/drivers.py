@@ -11,6 +11,7 @@ from orchestrator.core.places import Places
 from orchestrator.drivers.audit.log import FileAuditLog
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.files.confined import ConfinedFiles
+from orchestrator.drivers.git.keys import PushKeys
 from orchestrator.drivers.git.remote import Remote
 from orchestrator.drivers.git.repository import BareRepository
 from orchestrator.drivers.pool.pools import PgBouncerPools
@@ -22,6 +23,7 @@ from orchestrator.drivers.traefik.documents import ProxyAddresses
 from orchestrator.drivers.traefik.proxy import TraefikProxy
 from orchestrator.drivers.volume.trees import LocalVolume
 from orchestrator.setup.images import load_images
+from orchestrator.setup.volume import require_volume
 
 WEB_PORT = 8080
 PROXY_API_PORT = 8081
@@ -53,6 +55,7 @@ def make_drivers(settings: Settings) -> Drivers:
     """Raises SetupFailed before the first set-up, VolumeFailed when the disk cannot be used."""
     places = settings.places
     images = load_images(places)
+    require_volume(places.var)
     engine = DockerEngine(settings.instance)
     binaries = Binaries(images.postgres)
     servers = PostgresServers(engine, binaries)
@@ -91,4 +94,12 @@ def _remote(settings: Settings, places: Places) -> Remote:
     branch = settings.branch
     named = {"publish": branch.publish_credential_file, "merge": branch.merge_credential_file}
     programs = {credential: path for credential, path in named.items() if path is not None}
-    return Remote(branch.remote or str(company_repository(places)), programs)
+    if branch.remote:
+        return Remote(branch.remote, programs)
+    return Remote(str(company_repository(places)), programs, push_keys(settings))
+
+
+def push_keys(settings: Settings) -> PushKeys:
+    """What keeps the two ways of pushing apart where the company's repository is our own."""
+    places = settings.places
+    return PushKeys(company_repository(places), places.secrets, settings.branch.production)

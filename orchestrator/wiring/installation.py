@@ -189,12 +189,13 @@ class Installation:
         drivers.proxy.publish(self.console_route())
         name = servers.proxy_name(settings)
         container = drivers.engine.observe(name)
-        if settings.proxy.managed:
-            drivers.engine.ensure_network(servers.edge_network(settings))
-        elif container is None:
-            # Made here it would stand in the way of whoever keeps it. Its configuration waits for it.
-            LOG.warning("proxy.awaited", container=name)
+        if not settings.proxy.managed:
+            # Made or started here it would stand in the way of whoever keeps it, who may just be taking it down.
+            if container is not None and container.running and not is_same:
+                drivers.engine.stop(name, timeout_s=5)
+                drivers.engine.start(servers.proxy(drivers))
             return False
+        drivers.engine.ensure_network(servers.edge_network(settings))
         if container is not None and container.running and is_same:
             drivers.engine.start(servers.proxy(drivers))
             return False

@@ -80,6 +80,10 @@ class SessionImages:
     def egress(self) -> str:
         return self._built("egress")
 
+    @cached_property
+    def control(self) -> str:
+        return self._built("control")
+
     def all(self) -> ImageSet:
         return ImageSet(self.sandbox, self.postgres, self.pool, self.proxy, self.egress)
 

@@ -163,9 +163,15 @@ def configured(root: Path, instance: str, *, plan: str) -> Path:
     values = yaml.safe_load(main.read_text()) or {}
     values["instance"] = instance
     values["disk"] = "24 GiB"
+    # On a busy machine a short transaction may take long, and none may be ended for that.
+    values["refresh"] = {**(values.get("refresh") or {}), "patience": "60 s"}
     values["proxy"] = {**(values.get("proxy") or {}), "port": free_port()}
     values["api"] = {**(values.get("api") or {}), "port": free_port(), "edge_port": free_port()}
     main.write_text(yaml.safe_dump(values))
+    limits = directory / "limits.yaml"
+    sizes = yaml.safe_load(limits.read_text())
+    sizes["profiles"]["giant"] = {"sandbox": {"memory": "1 TiB"}}  # more than any machine of ours has
+    limits.write_text(yaml.safe_dump(sizes))
     networks = directory / "networks.yaml"
     networks.write_text(re.sub(r"(?m)^plan:.*$", f"plan: {plan}", networks.read_text()))
     return directory
@@ -174,16 +180,16 @@ def configured(root: Path, instance: str, *, plan: str) -> Path:
 @contextmanager
 def running() -> Iterator[Running]:
     """Set it up, bring it up with the demo, and delete everything of it at the end, whatever happens."""
-    with _slot() as slot:
+    with free_slot("trips") as slot:
         root = Path(f"/tmp/orchestrator-trips-{slot}")  # short: socket paths must stay under 108 bytes
         yield from _running(f"trips{slot}", plan=f"10.{215 + slot}.0.0/16", root=root)
 
 
 @contextmanager
-def _slot() -> Iterator[int]:
-    """A number no other test run on this machine has, for addresses and names."""
+def free_slot(purpose: str) -> Iterator[int]:
+    """A number no other test run on this machine has for the same purpose: for addresses and names."""
     for slot in range(SLOTS):
-        with Path(f"/tmp/orchestrator-trips-{slot}.lock").open("w") as lock:
+        with Path(f"/tmp/orchestrator-{purpose}-{slot}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -194,7 +200,7 @@ def _slot() -> Iterator[int]:
 
 
 def _running(instance: str, *, plan: str, root: Path) -> Iterator[Running]:
-    _delete(root)
+    delete(root)
     root.mkdir(parents=True)
     directory = configured(root, instance, plan=plan)
     try:
@@ -207,7 +213,7 @@ def _running(instance: str, *, plan: str, root: Path) -> Iterator[Running]:
         finally:
             services.close()
     finally:
-        _delete(root)
+        delete(root)
 
 
 def setup(directory: Path, *arguments: str) -> None:
@@ -222,7 +228,7 @@ def setup(directory: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _delete(root: Path) -> None:
+def delete(root: Path) -> None:
     """Also what a run that was killed has left."""
     directory = root / "configs"
     if (directory / "orchestrator.yaml").exists():

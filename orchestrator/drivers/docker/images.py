@@ -132,7 +132,16 @@ class DockerImages:
         """Every name with a tag of one repository."""
         with translated("Images could not be listed"):
             listed = self.connection.api.images(name=repository)
-        return sorted(tag for entry in listed for tag in entry.get("RepoTags") or [])
+        every = {tag for entry in listed for tag in entry.get("RepoTags") or []}
+        return sorted(tag for tag in every if tag.startswith(f"{repository}:"))
+
+    def tags(self, name: str) -> list[str]:
+        """Every name an image has; none when it is not there."""
+        with translated(f"The image {name} could not be looked up"):
+            try:
+                return sorted(self.connection.api.inspect_image(name).get("RepoTags") or [])
+            except docker.errors.ImageNotFound:
+                return []
 
     def _address(self) -> str | None:
         return self.connection.address

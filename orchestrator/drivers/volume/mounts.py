@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ REQUIRED_OPTIONS = frozenset({"nosuid", "nodev", "noexec"})
 COMMAND_TIMEOUT_S = 120
 MINIMUM_BYTES = 320 * 2**20  # mkfs.xfs refuses less than 300 MiB
 ATTEMPTS = 5
+Run = Callable[[Sequence[str]], None]  # of a program that needs root, or that this host may lack
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def lacking_options(path: Path) -> frozenset[str]:
     return REQUIRED_OPTIONS - mount_of(path).options
 
 
-def make_image(image: Path, size_bytes: int) -> None:
+def make_image(image: Path, size_bytes: int, *, run: Run | None = None) -> None:
     """Create a sparse XFS image with shared blocks; it takes its final name only when it is complete."""
     if size_bytes < MINIMUM_BYTES:
         raise VolumeFailed(f"A volume of {size_bytes} bytes is too small; it takes at least {MINIMUM_BYTES}.")
@@ -75,11 +77,11 @@ def make_image(image: Path, size_bytes: int) -> None:
         file.truncate(size_bytes)
     partial.chmod(0o600)
     # A small copy-on-write extent hint: the default of 128 KiB multiplies the space of scattered row changes.
-    _run(["mkfs.xfs", "-q", "-f", "-m", "reflink=1", "-d", "cowextsize=4", str(partial)])
+    (run or run_here)(["mkfs.xfs", "-q", "-f", "-m", "reflink=1", "-d", "cowextsize=4", str(partial)])
     partial.rename(image)
 
 
-def mount_image(image: Path, point: Path) -> None:
+def mount_image(image: Path, point: Path, *, run: Run | None = None) -> None:
     """Loop-mount an image at `point`, nosuid, nodev and noexec; nothing when it is mounted already."""
     if is_mounted(point):
         return
@@ -90,21 +92,32 @@ def mount_image(image: Path, point: Path) -> None:
         # Not every kernel keeps quotas: without them sizes are watched instead of enforced.
         for options in (f"{MOUNT_OPTIONS},prjquota", MOUNT_OPTIONS):
             try:
-                _run(["mount", "-t", "xfs", "-o", options, str(image), str(point)])
+                (run or run_here)(["mount", "-t", "xfs", "-o", options, str(image), str(point)])
             except VolumeFailed as failure:
                 last = failure
             else:
-                point.chmod(0o755)
+                with contextlib.suppress(PermissionError):  # a new one has this mode anyway
+                    point.chmod(0o755)
                 return
         if is_mounted(point):  # by another process, in between
             return
     raise last or VolumeFailed(f"{image} could not be mounted.")
 
 
-def unmount(point: Path) -> None:
+def unmount(point: Path, *, run: Run | None = None) -> None:
     """Unmount; nothing when it is not mounted. Raises VolumeFailed while somebody uses it."""
     if is_mounted(point):
-        _run(["umount", str(point)])
+        (run or run_here)(["umount", str(point)])
+
+
+def require_mounted(image: Path, point: Path) -> None:
+    """Raises VolumeFailed where the image was made and is not mounted: what is on it would seem to be gone."""
+    if image.exists() and not is_mounted(point):
+        raise VolumeFailed(
+            f"The volume of this installation is not mounted at {point}.",
+            effect="Nothing was started or changed: snapshots and tenants' databases are on it.",
+            next_step="`make setup` mounts it; then start again.",
+        )
 
 
 def default_size_bytes(directory: Path) -> int:
@@ -136,11 +149,12 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _run(argv: list[str]) -> None:
+def run_here(argv: Sequence[str]) -> None:
+    """Run a program of this host. Raises VolumeFailed with what it said."""
     environment = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     try:
         done = subprocess.run(
-            argv, check=False, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, env=environment
+            list(argv), check=False, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, env=environment
         )
     except FileNotFoundError as failure:
         raise VolumeFailed(f"{argv[0]} is not installed.", next_step="Install xfsprogs and util-linux.") from failure
