@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import Field
 
+from orchestrator.api.asking import ACCEPTED, LaterDep
 from orchestrator.api.deps import Body, ServicesDep, View, require, visible_tenant
 from orchestrator.core.access import Principal, Scope
 from orchestrator.core.publishes import BranchView, Publish
@@ -100,10 +101,14 @@ def list_publishes(name: TenantName, services: ServicesDep, who: Reader) -> list
     return [PublishView.model_validate(one) for one in publishes.history(services.store, tenant.id)]
 
 
-@router.post("/{name}/publish")
-def publish_branch(name: TenantName, body: PublishBody, services: ServicesDep, who: Publisher) -> PublishView:
+@router.post("/{name}/publish", response_model=PublishView, responses=ACCEPTED)
+def publish_branch(
+    name: TenantName, body: PublishBody, services: ServicesDep, who: Publisher, later: LaterDep
+) -> object:
     """Commit what is in the workspace, check it, and push the branch."""
     tenant = visible_tenant(services, who, name)
+    if later.is_wanted:
+        return later("publish", tenant, reason=body.reason)
     return PublishView.model_validate(services.publish.run(tenant, actor=who.actor, reason=body.reason))
 
 
@@ -116,8 +121,10 @@ def publish_all(body: PublishBody, services: ServicesDep, who: Publisher) -> lis
     return [Published.of(name, result) for name, result in done.items()]
 
 
-@router.post("/{name}/merge")
-def merge_production(name: TenantName, services: ServicesDep, who: Merger) -> BranchState:
+@router.post("/{name}/merge", response_model=BranchState, responses=ACCEPTED)
+def merge_production(name: TenantName, services: ServicesDep, who: Merger, later: LaterDep) -> object:
     """Publish, then merge production's newest code into the tenant's branch; conflicts stand in the workspace."""
     tenant = visible_tenant(services, who, name)
+    if later.is_wanted:
+        return later("merge", tenant)
     return BranchState.of(tenant.name, services.publish.bring_up_to_date(tenant, actor=who.actor))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
+from orchestrator.api.asking import ACCEPTED, LaterDep
 from orchestrator.api.change_views import (
     ApprovalView,
     ChangeDetail,
@@ -168,24 +169,30 @@ def show_events(change_id: ChangeId, services: ServicesDep, who: Reader) -> list
         return [EventView.of(event) for event in changes.events(connection, change_id=change_id, limit=500)]
 
 
-@router.post("/{change_id}/submit")
-def submit_change(change_id: ChangeId, services: ServicesDep, who: Writer) -> ChangeView:
+@router.post("/{change_id}/submit", response_model=ChangeView, responses=ACCEPTED)
+def submit_change(change_id: ChangeId, services: ServicesDep, who: Writer, later: LaterDep) -> object:
     """Check a draft and hand it to the reviewers."""
     _, tenant = _visible(services, who, change_id)
+    if later.is_wanted:
+        return later("submit", tenant, change_id=change_id)
     return ChangeView.of(services.changes.changes.submit(change_id, tenant, actor=who.actor))
 
 
-@router.post("/{change_id}/check")
-def check_change(change_id: ChangeId, services: ServicesDep, who: Writer) -> ChangeView:
+@router.post("/{change_id}/check", response_model=ChangeView, responses=ACCEPTED)
+def check_change(change_id: ChangeId, services: ServicesDep, who: Writer, later: LaterDep) -> object:
     """Make every check again."""
     _, tenant = _visible(services, who, change_id)
+    if later.is_wanted:
+        return later("check", tenant, change_id=change_id)
     return ChangeView.of(services.changes.changes.check(change_id, tenant, actor=who.actor))
 
 
-@router.post("/{change_id}/rebase")
-def rebase_change(change_id: ChangeId, services: ServicesDep, who: Writer) -> RebasedView:
+@router.post("/{change_id}/rebase", response_model=RebasedView, responses=ACCEPTED)
+def rebase_change(change_id: ChangeId, services: ServicesDep, who: Writer, later: LaterDep) -> object:
     """Move it onto the newest snapshot; rows that conflict there are named and left out."""
     _, tenant = _visible(services, who, change_id)
+    if later.is_wanted:
+        return later("rebase", tenant, change_id=change_id)
     moved = services.changes.changes.rebase(change_id, tenant, actor=who.actor)
     found = moved.change.checks["rebase"]["findings"]
     return RebasedView(change=ChangeView.of(moved.change), done=moved.done, conflicts=found)
@@ -231,29 +238,41 @@ def return_change(change_id: ChangeId, body: ReasonBody, services: ServicesDep, 
     return ChangeView.of(done)
 
 
-@router.post("/{change_id}/rehearse")
-def rehearse_change(change_id: ChangeId, body: RehearseBody, services: ServicesDep, who: Reader) -> dict[str, Any]:
+@router.post("/{change_id}/rehearse", response_model=dict[str, Any], responses=ACCEPTED)
+def rehearse_change(
+    change_id: ChangeId, body: RehearseBody, services: ServicesDep, who: Reader, later: LaterDep
+) -> object:
     """Try it out: on a throw-away copy, or on production in a transaction that is rolled back."""
     if body.stage is Stage.PRODUCTION:
         who.require(Scope.CHANGES_PROMOTE)
     else:
         who.require(Scope.CHANGES_WRITE if not who.has(Scope.CHANGES_REVIEW) else Scope.CHANGES_REVIEW)
     _, tenant = _visible(services, who, change_id)
+    if later.is_wanted:
+        return later("rehearse", tenant, change_id=change_id, stage=body.stage.value)
     return services.changes.rehearse.run(change_id, tenant, actor=who.actor, stage=body.stage)
 
 
-@router.post("/{change_id}/promote")
-def promote_change(change_id: ChangeId, body: DecisionBody, services: ServicesDep, who: Promoter) -> PromotionView:
+@router.post("/{change_id}/promote", response_model=PromotionView, responses=ACCEPTED)
+def promote_change(
+    change_id: ChangeId, body: DecisionBody, services: ServicesDep, who: Promoter, later: LaterDep
+) -> object:
     """Write an approved change to production, its rows and its code together."""
     _, tenant = _visible(services, who, change_id)
+    if later.is_wanted:
+        return later("promote", tenant, change_id=change_id, digest=body.digest)
     done = services.changes.promote.run(change_id, tenant, actor=who.actor, digest=body.digest)
     return PromotionView.of(done)
 
 
-@router.post("/{change_id}/revert")
-def revert_change(change_id: ChangeId, body: ReasonBody, services: ServicesDep, who: Promoter) -> PromotionView:
+@router.post("/{change_id}/revert", response_model=PromotionView, responses=ACCEPTED)
+def revert_change(
+    change_id: ChangeId, body: ReasonBody, services: ServicesDep, who: Promoter, later: LaterDep
+) -> object:
     """Undo a promoted change's rows, unless production changed them since."""
     _, tenant = _visible(services, who, change_id)
+    if later.is_wanted:
+        return later("revert", tenant, change_id=change_id, reason=body.reason)
     return PromotionView.of(services.changes.revert.run(change_id, tenant, actor=who.actor, reason=body.reason))
 
 

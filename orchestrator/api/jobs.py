@@ -36,6 +36,8 @@ class JobView(View):
     result: dict[str, Any] | None
     error_code: str | None
     error: str | None
+    effect: str
+    next_step: str
     not_before: datetime
     created_at: datetime
     started_at: datetime | None

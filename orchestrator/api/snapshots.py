@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 
+from orchestrator.api.asking import ACCEPTED, LaterDep
 from orchestrator.api.deps import Body, OnceDep, ServicesDep, View, require
 from orchestrator.api.jobs import JobView
 from orchestrator.core.access import Principal, Scope
@@ -100,7 +101,9 @@ def take_snapshot(body: TakeBody, services: ServicesDep, who: Writer, once: Once
     return once(work, status=202)
 
 
-@router.post("/prune")
-def prune_snapshots(body: PruneBody, services: ServicesDep, who: Writer) -> list[str]:
+@router.post("/prune", response_model=list[str], responses=ACCEPTED)
+def prune_snapshots(body: PruneBody, services: ServicesDep, who: Writer, later: LaterDep) -> object:
     """Delete what nothing refers to any more; the answer names what was deleted."""
+    if later.is_wanted:
+        return later("prune", keep=body.keep)
     return services.snapshots.prune(keep=body.keep or services.settings.snapshots.kept, actor=who.actor)

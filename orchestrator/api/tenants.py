@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field
 
+from orchestrator.api.asking import ACCEPTED, LaterDep, ask
 from orchestrator.api.deps import Body, OnceDep, ServicesDep, TenantDep, View, require
 from orchestrator.core.access import Principal, Scope
 from orchestrator.core.probes import NotProbed, ProbeReport
@@ -106,9 +107,9 @@ def list_tenants(services: ServicesDep, who: Reader) -> list[TenantView]:
     return [TenantView.of(tenant, services) for tenant in found if who.may_see(tenant.id)]
 
 
-@router.post("", status_code=201, response_model=TenantView)
-def launch_tenant(body: LaunchBody, services: ServicesDep, who: Admin, once: OnceDep) -> object:
-    """Launch a tenant and wait until its hostname answers."""
+@router.post("", status_code=201, response_model=TenantView, responses=ACCEPTED)
+def launch_tenant(body: LaunchBody, services: ServicesDep, who: Admin, once: OnceDep, later: LaterDep) -> object:
+    """Launch a tenant and wait until its hostname answers, or follow the job that launches it."""
     defaults = services.settings.tenants
     request = LaunchRequest(
         name=body.name,
@@ -119,6 +120,8 @@ def launch_tenant(body: LaunchBody, services: ServicesDep, who: Admin, once: Onc
         refresh_policy=body.refresh_policy or RefreshPolicy(defaults.refresh_policy),
         pool_mode=body.pool_mode or PoolMode(defaults.pool_mode),
     )
+    if later.is_wanted:
+        return later.answer(lambda: ask(services, who, "launch", services.launch.reserve(request)))
     return once(lambda: TenantView.of(services.launch.run(request, actor=who.actor), services))
 
 
@@ -130,9 +133,11 @@ def show_tenant(tenant: TenantDep, services: ServicesDep, who: Reader) -> Tenant
     return TenantDetail(**TenantView.of(tenant, services).model_dump(), steps=steps)
 
 
-@router.post("/{name}/probe")
-def probe_tenant(tenant: TenantDep, services: ServicesDep, who: Operator) -> ProbesView:
+@router.post("/{name}/probe", response_model=ProbesView, responses=ACCEPTED)
+def probe_tenant(tenant: TenantDep, services: ServicesDep, who: Operator, later: LaterDep) -> object:
     """Try every boundary of a running tenant now, and keep what answered."""
+    if later.is_wanted:
+        return later("probe", tenant)
     return ProbesView.of_report(services.probe.run(tenant, actor=who.actor))
 
 
@@ -146,19 +151,25 @@ def show_probe(tenant: TenantDep, services: ServicesDep, who: Reader) -> ProbesV
     return ProbesView.of_report(report)
 
 
-@router.post("/{name}/stop")
-def stop_tenant(tenant: TenantDep, services: ServicesDep, who: Operator) -> TenantView:
+@router.post("/{name}/stop", response_model=TenantView, responses=ACCEPTED)
+def stop_tenant(tenant: TenantDep, services: ServicesDep, who: Operator, later: LaterDep) -> object:
     """Stop its containers; data and files stay."""
+    if later.is_wanted:
+        return later("stop", tenant)
     return TenantView.of(services.tenants.stop(tenant.name, actor=who.actor), services)
 
 
-@router.post("/{name}/start")
-def start_tenant(tenant: TenantDep, services: ServicesDep, who: Operator) -> TenantView:
+@router.post("/{name}/start", response_model=TenantView, responses=ACCEPTED)
+def start_tenant(tenant: TenantDep, services: ServicesDep, who: Operator, later: LaterDep) -> object:
     """Start a stopped tenant and wait until its hostname answers."""
+    if later.is_wanted:
+        return later("start", tenant)
     return TenantView.of(services.tenants.start(tenant.name, actor=who.actor), services)
 
 
-@router.delete("/{name}")
-def remove_tenant(tenant: TenantDep, services: ServicesDep, who: Admin) -> TenantView:
+@router.delete("/{name}", response_model=TenantView, responses=ACCEPTED)
+def remove_tenant(tenant: TenantDep, services: ServicesDep, who: Admin, later: LaterDep) -> object:
     """Delete its containers, databases and workspace; its published branch and the audit trail stay."""
+    if later.is_wanted:
+        return later("remove", tenant)
     return TenantView.of(services.tenants.remove(tenant.name, actor=who.actor), services)

@@ -76,6 +76,8 @@ class Job:
     result: Mapping[str, Any] | None
     error_code: str | None
     error: str | None
+    effect: str  # what follows from the error
+    next_step: str  # what to do about it
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -96,6 +98,10 @@ class JobContext(Protocol):
 
     def progress(self, fraction: float, doing: str) -> None:
         """Say how far it is (0 to 1) and what it does now; also a place where a cancelled job stops."""
+        ...
+
+    def say(self, fraction: float, doing: str) -> None:
+        """The same where stopping would leave something half done: a cancelled job goes on."""
         ...
 
     def line(self, text: str) -> None:

@@ -13,7 +13,7 @@ from orchestrator.core.audit import AuditEvent, Phase, Result
 from orchestrator.core.limits import Limits
 from orchestrator.core.names import check_tenant_name
 from orchestrator.core.ports.audit import AuditLog
-from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
+from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState, WrongTenantState
 from orchestrator.errors import OrchestratorError, OutsideFailure
 from orchestrator.parts.journal import Journal
 from orchestrator.parts.tenancy import Tenancy
@@ -65,11 +65,18 @@ class LaunchFlow:
         Raises InvalidTenantName, TenantExists, UnknownProfile, BeyondHost, NoSnapshot before anything is made;
         any later failure undoes what was made and is raised, the tenant's record says why.
         """
+        return self.make(self.reserve(request), actor=actor, progress=progress)
+
+    def reserve(self, request: LaunchRequest) -> Tenant:
+        """Check the request and write the tenant down as launching; whoever comes first, `make` or reconcile, makes it.
+
+        Raises InvalidTenantName, TenantExists, UnknownProfile, BeyondHost, NoSnapshot.
+        """
         check_tenant_name(request.name)
         profile = request.profile or self.limits.default
         self.limits.profile(profile).check_host(memory_bytes=self.host.memory_bytes, cpus=self.host.cpus)
         self.tenancy.newest_snapshot(request.snapshot_profile)
-        tenant = tenants.add(
+        return tenants.add(
             self.store,
             request.name,
             profile=profile,
@@ -80,7 +87,23 @@ class LaunchFlow:
             pool_mode=request.pool_mode,
             tenants_max=self.tenants_max,
         )
+
+    def make(self, tenant: Tenant, *, actor: Actor, progress: Callable[[str], None] = lambda _: None) -> Tenant:
+        """Make a reserved tenant and return it running; one that runs already is left as it is.
+
+        Raises WrongTenantState for one that failed or is being removed, TenantBusy, and whatever failed, once what
+        was made is undone.
+        """
         with tenant_lock(self.store, tenant.id):
+            tenant = tenants.get(self.store, tenant.id)
+            if tenant.state is TenantState.RUNNING:
+                return tenant
+            if tenant.state is not TenantState.LAUNCHING:
+                raise WrongTenantState(
+                    f"The tenant {tenant.name} is {tenant.state}{f': {tenant.reason}' if tenant.reason else '.'}",
+                    effect="It was not launched.",
+                    next_step=f"`orchestrator tenant remove {tenant.name}`, then launch it again.",
+                )
             event = AuditEvent(actor, "tenant.launch", target=tenant.name, tenant=tenant.name, phase=Phase.BEFORE)
             try:
                 self.audit.append(event)

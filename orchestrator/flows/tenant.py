@@ -20,7 +20,12 @@ from orchestrator.store.session import tenant_lock
 
 LOG = logs.get("tenant")
 PATIENCE_S = 20.0  # reconcile may just be bringing the tenant back
-Act = Callable[[Tenant], None]
+Progress = Callable[[str], None]
+Act = Callable[[Tenant, Progress], None]
+
+
+def quiet(_: str) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,15 @@ class TenantFlow:
     tenancy: Tenancy
     answers: Callable[[Tenant], None]
 
-    def stop(self, name: str, *, actor: Actor) -> Tenant:
+    def stop(self, name: str, *, actor: Actor, progress: Progress = quiet) -> Tenant:
         """Stop every container of a running tenant; its data and files stay. Raises WrongTenantState, TenantBusy."""
-        return self._trip(name, "stop", actor, TenantState.RUNNING, TenantState.STOPPED, self._stop)
+        return self._trip(name, "stop", actor, TenantState.RUNNING, TenantState.STOPPED, self._stop, progress)
 
-    def start(self, name: str, *, actor: Actor) -> Tenant:
+    def start(self, name: str, *, actor: Actor, progress: Progress = quiet) -> Tenant:
         """Start a stopped tenant and wait until its hostname answers. Raises WrongTenantState, TenantBusy."""
-        return self._trip(name, "start", actor, TenantState.STOPPED, TenantState.RUNNING, self._start)
+        return self._trip(name, "start", actor, TenantState.STOPPED, TenantState.RUNNING, self._start, progress)
 
-    def remove(self, name: str, *, actor: Actor) -> Tenant:
+    def remove(self, name: str, *, actor: Actor, progress: Progress = quiet) -> Tenant:
         """Delete a tenant's containers, databases and workspace; its published branch and its records stay.
 
         One that was begun and died is taken up again. Raises TenantMissing, TenantBusy.
@@ -49,15 +54,15 @@ class TenantFlow:
         with tenant_lock(self.store, found.id, patience_s=PATIENCE_S):
             event = self._before("remove", found, actor)
             tenants.set_state(self.store, found.id, TenantState.REMOVING)
-            return self._finish_removal(found, event)
+            return self._finish_removal(found, event, progress)
 
     def finish_removal(self, tenant: Tenant, *, actor: Actor) -> Tenant:
         """Finish a removal that was cut off. The caller holds the tenant's lock."""
         return self._finish_removal(tenant, self._before("remove", tenant, actor))
 
-    def _finish_removal(self, tenant: Tenant, event: AuditEvent) -> Tenant:
+    def _finish_removal(self, tenant: Tenant, event: AuditEvent, progress: Progress = quiet) -> Tenant:
         try:
-            self.tenancy.remove(tenant, Journal(self.store, tenant.id, "remove"))
+            self.tenancy.remove(tenant, Journal(self.store, tenant.id, "remove", progress))
         except OrchestratorError as error:
             tenants.set_state(self.store, tenant.id, TenantState.REMOVING, reason=f"{error.code}: {error}")
             self._after(event, Result.FAILED)
@@ -67,16 +72,25 @@ class TenantFlow:
         LOG.info("tenant.removed", tenant=tenant.name, tenant_id=tenant.id)
         return replace(tenant, state=TenantState.REMOVED)
 
-    def _stop(self, tenant: Tenant) -> None:
-        self.tenancy.stop(tenant, Journal(self.store, tenant.id, "stop"))
+    def _stop(self, tenant: Tenant, progress: Progress) -> None:
+        self.tenancy.stop(tenant, Journal(self.store, tenant.id, "stop", progress))
 
-    def _start(self, tenant: Tenant) -> None:
-        journal = Journal(self.store, tenant.id, "start")
+    def _start(self, tenant: Tenant, progress: Progress) -> None:
+        journal = Journal(self.store, tenant.id, "start", progress)
         self.tenancy.ensure(tenant, journal)
         with journal.step("answer"):
             self.answers(tenant)
 
-    def _trip(self, name: str, verb: str, actor: Actor, expected: TenantState, state: TenantState, act: Act) -> Tenant:
+    def _trip(
+        self,
+        name: str,
+        verb: str,
+        actor: Actor,
+        expected: TenantState,
+        state: TenantState,
+        act: Act,
+        progress: Progress,
+    ) -> Tenant:
         found = tenants.named(self.store, name)
         with tenant_lock(self.store, found.id, patience_s=PATIENCE_S):
             tenant = tenants.get(self.store, found.id)
@@ -90,7 +104,7 @@ class TenantFlow:
             event = self._before(verb, tenant, actor)
             tenants.set_state(self.store, tenant.id, state)
             try:
-                act(tenant)
+                act(tenant, progress)
             except OrchestratorError as error:
                 tenants.set_state(self.store, tenant.id, state, reason=f"{error.code}: {error}")
                 self._after(event, Result.FAILED)

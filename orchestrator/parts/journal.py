@@ -29,9 +29,9 @@ class Journal:
     def step(self, name: str) -> Iterator[None]:
         """Take one step. What the block raises is written down and raised on."""
         number = tenants.begin_step(self.store, self.tenant_id, self.operation, self.operation_id, name)
-        self.progress(name)
         began = time.monotonic()
         try:
+            self.progress(name)
             yield
         except BaseException as error:
             # Only our own errors are known to hold no secret.

@@ -6,10 +6,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
+from psycopg import Error as PsycopgError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,7 +27,12 @@ BUSY_MAX = 120  # × 5 s: a tenant that stays busy for ten minutes fails the job
 
 
 class Worker:
-    """Claims and runs jobs of the kinds it has a handler for, until stopped."""
+    """Claims and runs jobs of the kinds it has a handler for, until stopped.
+
+    Of `concurrency` jobs at once, `room_left` is never taken by the kinds in `behind`: what a person just asked for
+    starts at once, however much the schedule has brought. Failures of the kinds in `told_at_once` are not tried
+    again: somebody waits for the answer.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,9 @@ class Worker:
         *,
         concurrency: int = 4,
         concurrency_by_kind: Mapping[str, int] | None = None,
+        behind: Collection[str] = (),
+        room_left: int = 0,
+        told_at_once: Collection[str] = (),
         poll_s: float = 1.0,
         lease_s: float = rules.LEASE_S,
     ) -> None:
@@ -43,6 +52,9 @@ class Worker:
         self._handlers = dict(handlers)
         self._limits = dict(concurrency_by_kind or {})
         self._concurrency = concurrency
+        self._behind = frozenset(behind)
+        self._behind_max = concurrency - room_left
+        self._told_at_once = frozenset(told_at_once)
         self._poll_s = poll_s
         self._lease_s = lease_s
         self._stop = threading.Event()
@@ -54,10 +66,18 @@ class Worker:
 
     def start(self) -> None:
         self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="job")
-        for target in (self._claim_loop, self._beat_loop):
+        for target in (self._claim_loop, self._beat_loop, self._listen_loop):
             thread = threading.Thread(target=target, name=f"worker-{target.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def run_one(self) -> bool:
+        """Claim the next job and do it in the caller's thread; False when there is none."""
+        job = jobs.claim(self._engine, self.name, list(self._handlers), lease_s=self._lease_s)
+        if job is None:
+            return False
+        self._work(_Run(self._engine, job))
+        return True
 
     def wake(self) -> None:
         """Look for work now instead of at the next poll."""
@@ -103,6 +123,15 @@ class Worker:
         while self._running:
             time.sleep(0.05)
 
+    def _listen_loop(self) -> None:
+        """A button that was pressed is heard at once; should this fail, the next look finds it all the same."""
+        while not self._stop.is_set():
+            try:
+                jobs.wait_for_news(self._engine, self.wake, stop=self._stop.is_set)
+            except (SQLAlchemyError, PsycopgError) as error:
+                _log.warning("worker.unreachable", error=type(error).__name__)
+                self._stop.wait(self._poll_s)
+
     def _next(self) -> Job | None:
         with self._lock:
             if self._stop.is_set() or len(self._running) >= self._concurrency:
@@ -110,7 +139,12 @@ class Worker:
             busy: dict[str, int] = {}
             for run in self._running.values():
                 busy[run.job.kind] = busy.get(run.job.kind, 0) + 1
-        kinds = [kind for kind in self._handlers if busy.get(kind, 0) < self._limits.get(kind, self._concurrency)]
+        is_full = sum(busy.get(kind, 0) for kind in self._behind) >= self._behind_max
+        kinds = [
+            kind
+            for kind in self._handlers
+            if busy.get(kind, 0) < self._limits.get(kind, self._concurrency) and not (is_full and kind in self._behind)
+        ]
         return jobs.claim(self._engine, self.name, kinds, lease_s=self._lease_s) if kinds else None
 
     def _begin(self, job: Job) -> None:
@@ -158,7 +192,7 @@ class Worker:
             if job.busy < BUSY_MAX:
                 jobs.put_back(self._engine, job, message=error.message)
                 return "put back"
-            return jobs.fail(self._engine, job, code=error.code, message=str(error), retry=False).value
+            return self._failed(job, error, retry=False)
         except JobCancelled:
             if run.is_stopping:
                 jobs.put_back(self._engine, job, message="The scheduler was stopped.", delay_s=0)
@@ -169,14 +203,30 @@ class Worker:
             return "lease lost"
         except OrchestratorError as error:
             # What failed outside or ran into a limit may pass; the rest stays as it is.
-            retry = isinstance(error, OutsideFailure | LimitReached)
-            return jobs.fail(self._engine, job, code=error.code, message=str(error), retry=retry).value
+            may_pass = isinstance(error, OutsideFailure | LimitReached)
+            return self._failed(job, error, retry=may_pass and job.kind not in self._told_at_once)
         except Exception as error:
             _log.exception("job.crashed", kind=job.kind)
             return jobs.fail(
-                self._engine, job, code="error", message=f"An error of the orchestrator itself: {type(error).__name__}."
+                self._engine,
+                job,
+                code="error",
+                message=f"An error of the orchestrator itself: {type(error).__name__}.",
+                next_step="Try again; if it stays, show an admin the reference: the log knows more.",
+                retry=job.kind not in self._told_at_once,
             ).value
         return "done" if jobs.finish(self._engine, job, result) else "lease lost"
+
+    def _failed(self, job: Job, error: OrchestratorError, *, retry: bool) -> str:
+        return jobs.fail(
+            self._engine,
+            job,
+            code=error.code,
+            message=error.message,
+            effect=error.effect,
+            next_step=error.next_step,
+            retry=retry,
+        ).value
 
 
 class _Run:
@@ -195,6 +245,11 @@ class _Run:
 
     def progress(self, fraction: float, doing: str) -> None:
         self.check()
+        jobs.set_progress(self._engine, self._job, fraction, doing)
+
+    def say(self, fraction: float, doing: str) -> None:
+        if self._is_lost:
+            raise LeaseLost(f"Job {self._job.id} was taken over.", job_id=self._job.id)
         jobs.set_progress(self._engine, self._job, fraction, doing)
 
     def line(self, text: str) -> None:

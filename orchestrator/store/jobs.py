@@ -6,7 +6,7 @@ neither a jump of the clock nor a stalled heartbeat alone makes a job run twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from orchestrator.store.session import advisory_lock
 from orchestrator.store.tables.jobs import JOB_LINES, JOBS
 
 NOW = func.clock_timestamp()
+CHANNEL = "jobs"  # notified when a job is asked for, so that workers need not look often
 _COLUMNS = [JOBS.c[field.name] for field in fields(Job)]
 
 
@@ -71,6 +72,7 @@ def add(
     )
     row = connection.execute(statement).one_or_none()
     if row is not None:
+        connection.execute(select(func.pg_notify(CHANNEL, "")))  # heard when the caller's transaction is committed
         return _job(row), True
     return _job(connection.execute(select(*_COLUMNS).where(JOBS.c.key == key)).one()), False
 
@@ -176,15 +178,26 @@ def add_line(engine: Engine, job_id: str, line: str) -> None:
 
 def finish(engine: Engine, job: Job, result: Mapping[str, Any] | None) -> bool:
     """The job is done. Returns False when it was no longer ours, and then changes nothing."""
-    return _end(engine, job, state=JobState.DONE, result=dict(result or {}), progress=1.0, doing="")
+    told_before = {"error_code": None, "error": None, "effect": "", "next_step": ""}  # by a try that failed
+    return _end(engine, job, state=JobState.DONE, result=dict(result or {}), progress=1.0, doing="", **told_before)
 
 
-def fail(engine: Engine, job: Job, *, code: str, message: str, retry: bool = True) -> JobState:
+def fail(
+    engine: Engine,
+    job: Job,
+    *,
+    code: str,
+    message: str,
+    effect: str = "",
+    next_step: str = "",
+    retry: bool = True,
+) -> JobState:
     """The attempt failed: back into the queue after a pause while attempts are left, else failed for good."""
+    values = {"error_code": code, "error": message, "effect": effect, "next_step": next_step}
     if retry and job.attempts < job.attempts_max:
-        _requeue(engine, job, delay_s=rules.backoff_s(job.attempts), error_code=code, error=message)
+        _requeue(engine, job, delay_s=rules.backoff_s(job.attempts), **values)
         return JobState.QUEUED
-    _end(engine, job, state=JobState.FAILED, error_code=code, error=message)
+    _end(engine, job, state=JobState.FAILED, **values)
     return JobState.FAILED
 
 
@@ -236,6 +249,19 @@ def cancel(engine: Engine, job_id: str) -> Job:
         return _job(
             connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**values).returning(*_COLUMNS)).one()
         )
+
+
+def wait_for_news(engine: Engine, told: Callable[[], None], *, stop: Callable[[], bool], look_s: float = 1.0) -> None:
+    """Call `told` whenever somebody asks for a job, until `stop` says so; raises when the connection is lost."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"LISTEN {CHANNEL}"))
+        raw = connection.connection.driver_connection
+        try:
+            while raw is not None and not stop():
+                for _ in raw.notifies(timeout=look_s, stop_after=1):
+                    told()
+        finally:
+            connection.invalidate()  # whoever used this session next would hear of jobs too
 
 
 @contextmanager

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from orchestrator.web import allowlist, approvals, audit, fleet, jobs, launch, schedules, snapshots, tenant, users
+from orchestrator.web import (
+    allowlist,
+    approvals,
+    audit,
+    fleet,
+    health,
+    jobs,
+    launch,
+    schedules,
+    snapshots,
+    tenant,
+    users,
+)
 
 # One line per noun.
 ROUTERS: Sequence[APIRouter] = (
@@ -20,4 +32,5 @@ ROUTERS: Sequence[APIRouter] = (
     snapshots.router,
     schedules.router,
     users.router,
+    health.router,
 )

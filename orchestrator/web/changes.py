@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from orchestrator.core.access import Scope
-from orchestrator.core.changes import ChangeBlocked, ChangeState
+from orchestrator.core.changes import ChangeState
 from orchestrator.core.changeset.shape import TableName
 from orchestrator.errors import InvalidInput
 from orchestrator.store import changes
@@ -71,13 +71,7 @@ def create(name: str, visit: Writer) -> Response:
     )
     if visit.is_set("draft"):
         return visit.go(f"/changes/{made.id}", "Kept as a draft. Nobody else is asked until you submit it.")
-    try:
-        flow.submit(made.id, tenant, actor=visit.who.actor)
-    except ChangeBlocked as blocked:
-        return visit.go(
-            f"/changes/{made.id}", f"{blocked.message} It is kept as a draft; the findings stand below.", "bad"
-        )
-    return visit.go(f"/changes/{made.id}", "Submitted. The reviewers see it now; you are told here what they decide.")
+    return visit.begin("submit", tenant, change_id=made.id)
 
 
 def _tables(names: list[str]) -> list[TableName]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from orchestrator.web.wording import visible
 
 WIDTH, HEIGHT = 640, 180
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 10, 26
 POINTS_MAX = 400
+RANKED_MAX = 25
+ROW, NAMES, FIGURES, NAME_LENGTH = 26, 170, 80, 24
+TEXT_LENGTH = 300
 SMALLEST = 1e-9  # below it a value is drawn as nothing
 
 
@@ -18,6 +23,7 @@ class Point:
     label: str
     value: float
     is_bad: bool = False
+    limit: float | None = None
 
 
 def line(title: str, points: Sequence[Point], *, unit: str = "") -> str:
@@ -52,20 +58,79 @@ def bars(title: str, points: Sequence[Point], *, unit: str = "") -> str:
     return _frame(title, points, top, unit, drawn)
 
 
+def ranked(title: str, points: Sequence[Point], *, unit: str = "") -> str:
+    """A horizontal bar for each name, in the order given; where there is a limit, the bar lies in its frame."""
+    points = points[:RANKED_MAX]
+    if not points:
+        return _nothing(title)
+    top = max(SMALLEST, *(max(point.value, point.limit or 0.0) for point in points))
+    width = WIDTH - NAMES - FIGURES
+    drawn = []
+    for index, point in enumerate(points):
+        y = 6 + index * ROW
+        frame = ""
+        if point.limit:
+            frame = (
+                f'<rect class="limit" x="{NAMES}" y="{y}" width="{width * point.limit / top:.1f}" height="{ROW - 8}"/>'
+            )
+        drawn.append(
+            f'<text x="{NAMES - 8}" y="{y + 13}" text-anchor="end">{_text(_short(point.label))}</text>{frame}'
+            f'<rect class="bar{" bad" if point.is_bad else ""}" x="{NAMES}" y="{y}" '
+            f'width="{max(width * point.value / top, 1):.1f}" height="{ROW - 8}">'
+            f"<title>{_say(point, unit)}</title></rect>"
+            f'<text x="{WIDTH}" y="{y + 13}" text-anchor="end">{_number(point.value)}{escape(unit)}</text>'
+        )
+    said = f"{len(points)} values, {_extremes(points, unit)}."
+    return _svg(title, said, 12 + len(points) * ROW, "".join(drawn))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart, and the same as a table for whoever does not see it."""
+
+    title: str
+    about: str
+    svg: str
+    heads: tuple[str, str]
+    rows: tuple[tuple[str, str], ...]
+
+
+def picture(
+    draw: Callable[..., str], title: str, points: Sequence[Point], *, about: str, head: str, unit: str = ""
+) -> Picture:
+    """`draw` is one of `line`, `bars` and `ranked`; `head` names what the labels are."""
+    shown = points[:RANKED_MAX] if draw is ranked else points[-POINTS_MAX:]
+    rows = tuple((point.label, f"{_number(point.value)}{unit}") for point in shown)
+    return Picture(title, about, draw(title, points, unit=unit), (head, title), rows)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= NAME_LENGTH else label[: NAME_LENGTH - 1] + "…"
+
+
 def _frame(title: str, points: Sequence[Point], top: float, unit: str, drawn: str) -> str:
     marks = "".join(
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{_y(value, top):.1f}" y2="{_y(value, top):.1f}"/>'
         f'<text x="{LEFT - 6}" y="{_y(value, top) + 4:.1f}" text-anchor="end">{_number(value)}{escape(unit)}</text>'
         for value in (0.0, top / 2, top)
     )
-    ends = f'<text x="{LEFT}" y="{HEIGHT - 8}">{escape(points[0].label)}</text>'
+    ends = f'<text x="{LEFT}" y="{HEIGHT - 8}">{_text(points[0].label)}</text>'
     if len(points) > 1:
-        ends += f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(points[-1].label)}</text>'
-    said = f"{title}: {len(points)} values, highest {_number(max(p.value for p in points))}{unit}"
+        ends += f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{_text(points[-1].label)}</text>'
+    said = f"{len(points)} values from {points[0].label} to {points[-1].label}, {_extremes(points, unit)}."
+    return _svg(title, said, HEIGHT, f"{marks}{drawn}{ends}")
+
+
+def _svg(title: str, said: str, height: int, drawn: str) -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said, quote=True)}">'
-        f"{marks}{drawn}{ends}</svg>"
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img">'
+        f"<title>{_text(title)}</title><desc>{_text(said)}</desc>{drawn}</svg>"
     )
+
+
+def _extremes(points: Sequence[Point], unit: str) -> str:
+    values = [point.value for point in points]
+    return f"lowest {_number(min(values))}{unit}, highest {_number(max(values))}{unit}"
 
 
 def _nothing(title: str) -> str:
@@ -88,5 +153,10 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
 
 
+def _text(text: str) -> str:
+    """Labels may be anybody's: neither markup nor signs that turn the writing around."""
+    return escape(visible(text, TEXT_LENGTH))
+
+
 def _say(point: Point, unit: str) -> str:
-    return escape(f"{point.label}: {_number(point.value)}{unit}")
+    return _text(f"{point.label}: {_number(point.value)}{unit}")

@@ -7,8 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 
 from orchestrator.core.access import Role, Scope
-from orchestrator.core.changes import ChangeBlocked
-from orchestrator.core.ports.production import PromotionConflicted
 from orchestrator.errors import InvalidInput
 from orchestrator.flows.rehearse import Stage
 from orchestrator.store import changes
@@ -44,13 +42,7 @@ def _reason(visit: Visit, verb: str) -> str:
 def submit(change_id: str, visit: Writer) -> Response:
     """Every check is made, then the reviewers see it."""
     change, tenant = present(visit, change_id)
-    try:
-        done = visit.services.changes.changes.submit(change.id, tenant, actor=visit.who.actor)
-    except ChangeBlocked as blocked:
-        return visit.go(_at(change.id, "#checks"), f"{blocked.message} It stays a draft.", "bad")
-    if done.state.value == "approved":
-        return visit.go(_at(change.id), "Submitted, and approved by the company's rules. A reviewer can promote it.")
-    return visit.go(_at(change.id), "Submitted. The reviewers see it now; you are told here what they decide.")
+    return visit.begin("submit", tenant, change_id=change.id)
 
 
 @router.post("/describe")
@@ -84,11 +76,7 @@ def choose(change_id: str, visit: Writer) -> Response:
 def rebase(change_id: str, visit: Writer) -> Response:
     """Onto the newest snapshot, as a draft."""
     change, tenant = present(visit, change_id)
-    moved = visit.services.changes.changes.rebase(change.id, tenant, actor=visit.who.actor)
-    if moved.conflicts:
-        said = f"Moved onto newer data. {many(len(moved.conflicts), 'row')} could not be carried over; see below."
-        return visit.go(_at(change.id, "#checks"), said, "warn")
-    return visit.go(_at(change.id), "Moved onto newer data without a conflict. Submit it again when you are ready.")
+    return visit.begin("rebase", tenant, change_id=change.id)
 
 
 @router.post("/withdraw")
@@ -117,10 +105,7 @@ def check(change_id: str, visit: Reader) -> Response:
     if not visit.who.has(Scope.CHANGES_REVIEW):
         visit.who.require(Scope.CHANGES_WRITE)
     change, tenant = present(visit, change_id)
-    done = visit.services.changes.changes.check(change.id, tenant, actor=visit.who.actor)
-    if done.blocking:
-        return visit.go(_at(change.id, "#checks"), f"{many(done.blocking, 'finding')} in the way.", "bad")
-    return visit.go(_at(change.id, "#checks"), "Every check was made again; nothing stands in the way.")
+    return visit.begin("check", tenant, change_id=change.id)
 
 
 @router.post("/rehearse")
@@ -128,11 +113,7 @@ def rehearse(change_id: str, visit: Reviewer) -> Response:
     """On a throw-away copy, or on production inside a transaction that is rolled back."""
     change, tenant = present(visit, change_id)
     stage = Stage.PRODUCTION if visit.text("stage") == "production" else Stage.COPY
-    document = visit.services.changes.rehearse.run(change.id, tenant, actor=visit.who.actor, stage=stage)
-    where = "production, rolled back" if stage is Stage.PRODUCTION else "a throw-away copy"
-    if document.get("blocking"):
-        return visit.go(_at(change.id, "#checks"), f"Rehearsed on {where}: something stands in the way.", "bad")
-    return visit.go(_at(change.id, "#checks"), f"Rehearsed on {where}: it would go through.")
+    return visit.begin("rehearse", tenant, change_id=change.id, stage=stage.value)
 
 
 @router.post("/approve")
@@ -169,28 +150,14 @@ def reject(change_id: str, visit: Reviewer) -> Response:
 def promote(change_id: str, visit: Promoter) -> Response:
     """Write it to production: all of it, or nothing."""
     change, tenant = present(visit, change_id)
-    try:
-        done = visit.services.changes.promote.run(change.id, tenant, actor=visit.who.actor, digest=_digest(visit))
-    except PromotionConflicted:
-        said = "Production had moved on, so nothing was written. Both values stand below, row by row."
-        return visit.go(_at(change.id, "#checks"), said, "bad")
-    wrote = done.inserted + done.updated + done.deleted
-    return visit.go(_at(change.id), f"Promoted. {many(wrote, 'row')} written to production in one transaction.")
+    return visit.begin("promote", tenant, change_id=change.id, digest=_digest(visit))
 
 
 @router.post("/revert")
 def revert(change_id: str, visit: Promoter) -> Response:
     """Take it back under the same guards."""
     change, tenant = present(visit, change_id)
-    try:
-        done = visit.services.changes.revert.run(
-            change.id, tenant, actor=visit.who.actor, reason=visit.text("reason", length_max=1000)
-        )
-    except PromotionConflicted:
-        said = "Production changed some of these rows since, so nothing was written. See the timeline."
-        return visit.go(_at(change.id), said, "bad")
-    wrote = done.inserted + done.updated + done.deleted
-    return visit.go(_at(change.id), f"Reverted. {many(wrote, 'row')} of production are as they were before.")
+    return visit.begin("revert", tenant, change_id=change.id, reason=visit.text("reason", length_max=1000))
 
 
 def _digest(visit: Visit) -> str:

@@ -64,18 +64,15 @@ def _form(visit: Visit, values: dict[str, str], error: OrchestratorError | None 
 
 @router.post("")
 def launch(visit: Annotated[Visit, acting(Scope.TENANTS_ADMIN)]) -> Response:
-    """Launch and wait until the address answers; what was wrong is said on the form, with what was typed kept."""
+    """Reserve the name and watch it being made; what was wrong is said on the form, with what was typed kept."""
     values = {name: visit.text(name, length_max=300) for name in FIELDS}
     services = visit.services
     try:
         manager = users.named(services.store, values["manager"]) if values["manager"] else None
-        tenant = services.launch.run(_request(values), actor=visit.who.actor)
+        tenant = services.launch.reserve(_request(values))
     except OrchestratorError as error:
         return _form(visit, values, error)
-    if manager is not None:
-        services.access.change_user(visit.who.actor, manager, join=[tenant.id])
-    given = f" {manager.name} may use it." if manager is not None else ""
-    return visit.go(f"/fleet/{tenant.name}", f"{tenant.name} runs, and its address answers.{given}")
+    return visit.begin("launch", tenant, manager=manager.name if manager else "", back=f"/fleet/{tenant.name}")
 
 
 def _request(values: dict[str, str]) -> LaunchRequest:

@@ -26,6 +26,7 @@ HOUSE: tuple[tuple[str, str, Scope], ...] = (
     ("/snapshots", "Snapshots", Scope.SYSTEM_READ),
     ("/schedules", "Schedules", Scope.SYSTEM_READ),
     ("/audit", "Audit", Scope.AUDIT_READ),
+    ("/health", "Health", Scope.SYSTEM_READ),
     ("/users", "Users", Scope.USERS_READ),
 )
 

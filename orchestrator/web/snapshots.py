@@ -7,8 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 
 from orchestrator.core.access import Scope
-from orchestrator.core.jobs import actor_arguments
-from orchestrator.store import jobs
 from orchestrator.web.visit import Visit, acting, reading
 
 router = APIRouter(prefix="/snapshots", include_in_schema=False)
@@ -47,17 +45,12 @@ def show(snapshot_id: str, visit: Reader) -> Response:
 def take(visit: Writer) -> Response:
     """Ask for a new one; the job tells how it goes."""
     profile = visit.text("profile", length_max=60)
-    arguments: dict[str, object] = {"actor": actor_arguments(visit.who.actor)}
     if profile:
         visit.services.snapshots.masking().profile(profile)
-        arguments["profile"] = profile
-    reason = visit.text("reason", length_max=500) or "on demand"
-    job = jobs.ask(visit.services.store, "snapshot", requested_by=visit.who.name, arguments=arguments, reason=reason)
-    return visit.go(f"/jobs/{job.id}", "Asked for. Tenants get its data at their next refresh.")
+    return visit.begin("snapshot", reason=visit.text("reason", length_max=500) or "on demand", profile=profile)
 
 
 @router.post("/prune")
 def prune(visit: Writer) -> Response:
     """Delete what nothing refers to, beyond those that are kept."""
-    gone = visit.services.snapshots.prune(keep=visit.services.settings.snapshots.kept, actor=visit.who.actor)
-    return visit.go("/snapshots", f"{len(gone)} deleted." if gone else "There was nothing to delete.")
+    return visit.begin("prune", reason="on demand")

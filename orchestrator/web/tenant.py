@@ -8,12 +8,11 @@ from fastapi import APIRouter, Query, Response
 
 from orchestrator.core.access import Scope
 from orchestrator.core.names import TenantNames
-from orchestrator.core.refresh import Refresh
 from orchestrator.core.tenants import Tenant, addresses
 from orchestrator.errors import InvalidInput, OrchestratorError
 from orchestrator.flows.refresh.outlook import outlook
 from orchestrator.store import commands, generations, probes, publishes, refreshes, tenants, users
-from orchestrator.web import charts
+from orchestrator.web.health import memory_of, swaps
 from orchestrator.web.visit import Visit, acting, reading
 from orchestrator.wiring.schedule import load
 
@@ -52,32 +51,13 @@ def show(name: str, visit: Reader) -> Response:
         outlook=outlook(store, load(settings), [tenant])[0],
         generations=made[::-1],
         refreshes=history,
-        pictures=_pictures(history),
+        pictures=[*swaps(history[::-1]), memory_of(visit.services, tenant.id)],
         published=publishes.history(store, tenant.id, limit=5),
         commands=commands.listed(store, tenant_ids=[tenant.id], limit=15),
         steps=tenants.steps(store, tenant.id, limit=30),
         report=probes.latest(store, tenant.id),
         people=[one for one in users.listed(store) if tenant.id in one.tenant_ids],
     )
-
-
-def _pictures(history: list[Refresh]) -> list[str]:
-    """How long refreshes took, and how long each swap held clients back; oldest first."""
-    ended = [one for one in history[::-1] if one.finished_at is not None]
-    durations = [
-        charts.Point(_stamp(one), (one.finished_at - one.started_at).total_seconds(), one.state == "failed")
-        for one in ended
-        if one.finished_at is not None
-    ]
-    gaps = [charts.Point(_stamp(one), one.gap_s * 1000) for one in ended if one.gap_s is not None]
-    return [
-        charts.bars("How long each refresh took", durations, unit=" s"),
-        charts.bars("How long each swap held clients back", gaps, unit=" ms"),
-    ]
-
-
-def _stamp(one: Refresh) -> str:
-    return one.started_at.strftime("%d %b %H:%M")
 
 
 @router.get("/containers")
@@ -112,25 +92,17 @@ def boundaries(name: str, visit: Reader) -> Response:
 @router.post("/probe")
 def probe(name: str, visit: Operator) -> Response:
     """Try every boundary of the running tenant now."""
-    tenant = visit.tenant(name)
-    report = visit.services.probe.run(tenant, actor=visit.who.actor)
-    broken = sum(row["outcome"] == "broken" for row in report.rows())
-    said = f"{broken} of its boundaries did not hold." if broken else "Every boundary that was tried held."
-    return visit.go(f"/fleet/{name}/boundaries", said, "bad" if broken else "good")
+    return visit.begin("probe", visit.tenant(name), back=f"/fleet/{name}/boundaries")
 
 
 @router.post("/stop")
 def stop(name: str, visit: Operator) -> Response:
-    tenant = visit.tenant(name)
-    visit.services.tenants.stop(tenant.name, actor=visit.who.actor)
-    return visit.go(f"/fleet/{name}", f"{name} is stopped. Its files and data are kept.")
+    return visit.begin("stop", visit.tenant(name), back=f"/fleet/{name}")
 
 
 @router.post("/start")
 def start(name: str, visit: Operator) -> Response:
-    tenant = visit.tenant(name)
-    visit.services.tenants.start(tenant.name, actor=visit.who.actor)
-    return visit.go(f"/fleet/{name}", f"{name} runs, and its address answers.")
+    return visit.begin("start", visit.tenant(name), back=f"/fleet/{name}")
 
 
 @router.post("/remove")
@@ -138,8 +110,7 @@ def remove(name: str, visit: Admin) -> Response:
     """For good; the name has to be typed."""
     tenant = visit.tenant(name)
     _confirmed(visit, tenant)
-    visit.services.tenants.remove(tenant.name, actor=visit.who.actor)
-    return visit.go("/fleet", f"{name} is removed. Its published branch and its records stay.")
+    return visit.begin("remove", tenant, back="/fleet")
 
 
 def _confirmed(visit: Visit, tenant: Tenant) -> None:

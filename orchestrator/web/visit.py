@@ -11,6 +11,7 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
+from orchestrator.api.asking import ask
 from orchestrator.api.deps import PrincipalDep, ServicesDep, visible_tenant
 from orchestrator.core.access import Principal, Role, Scope, SignInRequired
 from orchestrator.core.changes import ChangeState
@@ -92,6 +93,11 @@ class Visit:
         if done:
             flash.put(response, self.who.csrf, Message(done, tone), secure=self.renderer.secure)
         return response
+
+    def begin(self, kind: str, tenant: Tenant | None = None, *, reason: str = "", **arguments: object) -> Response:
+        """Ask for a job in their name, and go where they watch it; `back` is where they want to be afterwards."""
+        job = ask(self.services, self.who, kind, tenant, reason=reason, **arguments)
+        return self.go(f"/jobs/{job.id}?watch=1")
 
     def frame(self, tenant: Tenant | None = None, message: Message | None = None) -> dict[str, Any]:
         """What base.html needs."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from orchestrator.core.access import Scope
 from orchestrator.core.approvals import ApprovalState
 from orchestrator.core.changes import Change, ChangeState
-from orchestrator.core.jobs import Job, JobState, actor_arguments
+from orchestrator.core.jobs import Job, JobState
 from orchestrator.core.names import TenantNames
 from orchestrator.core.tenants import Tenant
 from orchestrator.flows.refresh.outlook import outlook
@@ -87,31 +87,18 @@ def confirm_refresh(name: str, visit: Annotated[Visit, reading(Scope.REFRESH_RUN
 @router.post("/refresh")
 def refresh(name: str, visit: Refresher) -> Response:
     """Ask for fresh data now; the job tells how it goes."""
-    tenant = visit.tenant(name)
-    job = _ask(visit, tenant, undo=False)
-    return visit.go(f"/jobs/{job.id}", "Asked for. Your data is replaced as soon as the new copy is ready.")
+    return _ask(visit, visit.tenant(name), undo=False)
 
 
 @router.post("/refresh/undo")
 def undo(name: str, visit: Refresher) -> Response:
     """Back to the database before the last refresh."""
-    job = _ask(visit, visit.tenant(name), undo=True)
-    return visit.go(f"/jobs/{job.id}", "Asked for. The database you had before comes back in a moment.")
+    return _ask(visit, visit.tenant(name), undo=True)
 
 
-def _ask(visit: Visit, tenant: Tenant, *, undo: bool) -> Job:
-    arguments: dict[str, object] = {"actor": actor_arguments(visit.who.actor)}
-    if undo:
-        arguments["undo"] = True
-    return jobs.ask(
-        visit.services.store,
-        "refresh",
-        requested_by=visit.who.name,
-        tenant_id=tenant.id,
-        arguments=arguments,
-        reason=visit.text("reason", length_max=500) or "on demand",
-        priority=50,
-    )
+def _ask(visit: Visit, tenant: Tenant, *, undo: bool) -> Response:
+    reason = visit.text("reason", length_max=500) or "on demand"
+    return visit.begin("refresh", tenant, reason=reason, undo=undo, back=f"/workspaces/{tenant.name}")
 
 
 @router.post("/postpone")
@@ -137,32 +124,21 @@ def keep_date(name: str, visit: Refresher) -> Response:
 @router.post("/publish")
 def publish(name: str, visit: Annotated[Visit, acting(Scope.BRANCHES_PUBLISH)]) -> Response:
     """Save the files to git now instead of tonight."""
-    done = visit.services.publish.run(visit.tenant(name), actor=visit.who.actor)
-    said = {
-        "published": "Your files are saved to your branch in git.",
-        "unchanged": "Nothing had changed since the last save.",
-        "pending": "Your files are saved here; the company's git server could not be reached and is tried again.",
-    }
-    return visit.go(f"/workspaces/{name}", said.get(done.state.value, f"The save is {done.state.value}."))
+    return visit.begin("publish", visit.tenant(name), reason="on demand", back=f"/workspaces/{name}")
 
 
 @router.post("/update")
 def update(name: str, visit: Annotated[Visit, acting(Scope.BRANCHES_MERGE)]) -> Response:
     """Bring production's newest code into this workspace."""
-    visit.services.publish.bring_up_to_date(visit.tenant(name), actor=visit.who.actor)
-    return visit.go(f"/workspaces/{name}/files", "Your files now hold production's newest code too.")
+    return visit.begin("merge", visit.tenant(name), back=f"/workspaces/{name}/files")
 
 
 @router.post("/stop")
 def stop(name: str, visit: Operator) -> Response:
     """Pause the app and its database; nothing is lost."""
-    tenant = visit.tenant(name)
-    visit.services.tenants.stop(tenant.name, actor=visit.who.actor)
-    return visit.go(f"/workspaces/{name}", "It is stopped. Files and data are kept; start it when you need it.")
+    return visit.begin("stop", visit.tenant(name), back=f"/workspaces/{name}")
 
 
 @router.post("/start")
 def start(name: str, visit: Operator) -> Response:
-    tenant = visit.tenant(name)
-    visit.services.tenants.start(tenant.name, actor=visit.who.actor)
-    return visit.go(f"/workspaces/{name}", "It runs again.")
+    return visit.begin("start", visit.tenant(name), back=f"/workspaces/{name}")

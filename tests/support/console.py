@@ -21,6 +21,9 @@ from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantSta
 from orchestrator.drivers.audit.log import FileAuditLog
 from orchestrator.flows.access import Access
 from orchestrator.flows.refresh import RefreshFlow
+from orchestrator.scheduler.asked import asked_handlers
+from orchestrator.scheduler.start import handlers
+from orchestrator.scheduler.worker import Worker
 from orchestrator.store import tenants, users
 from orchestrator.web.pages import create_console
 from orchestrator.wiring.build import _access_rules
@@ -56,10 +59,32 @@ class Browser:
         return self._token
 
     def post(self, path: str, /, *, csrf: str | None = None, **fields: Any) -> Response:
-        """A form of ours, sent from our own page."""
+        """A form of ours, sent from our own page. A job it asks for is done, and the answer is what comes after it."""
+        answer = self.send(path, csrf=csrf, **fields)
+        watched = answer.headers.get("location", "")
+        if not watched.startswith("/jobs/") or "watch=1" not in watched:
+            return answer
+        work(cast(FastAPI, self.client.app).state.services)
+        return self.get(watched)
+
+    def send(self, path: str, /, *, csrf: str | None = None, **fields: Any) -> Response:
+        """The form alone: a job it asks for waits."""
         data = {"csrf_token": self.token if csrf is None else csrf, **fields}
         headers = {"accept": "text/html", "sec-fetch-site": "same-origin"}
         return self.client.post(path, data=data, headers=headers, follow_redirects=False)
+
+
+def worker(services: Services, *, poll_s: float = 0.1) -> Worker:
+    """What does the console's jobs, as the scheduler's process does."""
+    asked = asked_handlers(services)
+    return Worker(services.store, {**handlers(services), **asked}, told_at_once=asked, poll_s=poll_s)
+
+
+def work(services: Services) -> None:
+    """Do every job that waits, here and now."""
+    hands = worker(services)
+    while hands.run_one():
+        pass
 
 
 @dataclass

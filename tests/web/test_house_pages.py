@@ -84,9 +84,9 @@ def test_snapshots_tell_their_masking(house: Console, ada: Browser) -> None:
 
 
 def test_a_snapshot_is_asked_for_as_a_job(house: Console, ada: Browser) -> None:
-    asked = ada.post("/snapshots", profile="full", reason="fresh rates")
+    asked = ada.send("/snapshots", profile="full", reason="fresh rates")
     found = jobs.find(house.store, kind="snapshot")
-    assert asked.headers["location"] == f"/jobs/{found[0].id}" and found[0].reason == "fresh rates"
+    assert asked.headers["location"] == f"/jobs/{found[0].id}?watch=1" and found[0].reason == "fresh rates"
     assert ada.post("/snapshots", profile="unheard-of").status_code == 422
     assert len(jobs.find(house.store, kind="snapshot")) == 1
 

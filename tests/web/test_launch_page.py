@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from orchestrator.core.access import Role
 from orchestrator.core.actors import Actor
 from orchestrator.core.names import check_tenant_name
-from orchestrator.core.tenants import Tenant
+from orchestrator.core.tenants import Tenant, TenantState
 from orchestrator.flows.launch import LaunchRequest
 from orchestrator.store import tenants, users
 from tests.support.cluster import Cluster
@@ -20,17 +20,22 @@ from tests.support.console import Console, console
 
 
 class Launch:
-    """Checks the name as the flow does, and records the tenant."""
+    """Checks the name and records the tenant as the flow does, and makes nothing."""
 
     def __init__(self) -> None:
         self.asked: list[LaunchRequest] = []
         self.house: Any = None
 
-    def run(self, request: LaunchRequest, *, actor: Actor) -> Tenant:
+    def reserve(self, request: LaunchRequest) -> Tenant:
         check_tenant_name(request.name)
         self.asked.append(request)
-        made: Tenant = self.house.tenant(request.name)
+        made: Tenant = self.house.tenant(request.name, TenantState.LAUNCHING)
         return made
+
+    def make(self, tenant: Tenant, *, actor: Actor, progress: Callable[[str], None]) -> Tenant:
+        progress("database")
+        tenants.set_state(self.house.store, tenant.id, TenantState.RUNNING)
+        return tenants.get(self.house.store, tenant.id)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,16 @@ class Flows:
     def of(self, tenant: Tenant) -> Usage:
         return Usage(self.house.services.settings.limits.profile(tenant.profile), None, None, None, None)
 
-    def stop(self, name: str, *, actor: Actor) -> None:
+    def stop(self, name: str, *, actor: Actor, progress: Callable[[str], None]) -> None:
+        progress("sandbox")
         self._move("stop", name, actor, TenantState.STOPPED)
 
-    def start(self, name: str, *, actor: Actor) -> None:
+    def start(self, name: str, *, actor: Actor, progress: Callable[[str], None]) -> None:
+        progress("app")
         self._move("start", name, actor, TenantState.RUNNING)
 
-    def remove(self, name: str, *, actor: Actor) -> None:
+    def remove(self, name: str, *, actor: Actor, progress: Callable[[str], None]) -> None:
+        progress("workspace")
         self._move("remove", name, actor, TenantState.REMOVED)
 
     def _move(self, verb: str, name: str, actor: Actor, state: TenantState) -> None:

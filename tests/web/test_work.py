@@ -49,13 +49,21 @@ def test_the_workspace_says_what_there_is_and_what_to_do(desk: Desk) -> None:
 
 def test_a_refresh_is_asked_for_and_followed(desk: Desk) -> None:
     assert "What happens to my work" in desk.mia.get("/workspaces/harbour/refresh").text
-    job = desk.mia.post("/workspaces/harbour/refresh", reason=HOSTILE).headers["location"]
+    job = desk.mia.send("/workspaces/harbour/refresh", reason=HOSTILE).headers["location"].split("?")[0]
     page = desk.mia.get(job).text
     assert "Refresh of the data" in page and "Waits for its turn" in page and "<img src=x" not in page
-    fragment = desk.mia.get(job, headers={"hx-request": "true"}).text
-    assert fragment.lstrip().startswith('<div id="job"')
+    assert f'sse-connect="{job}/events"' in page
     assert desk.mia.post(f"{job}/cancel").status_code == 303
     assert "cancelled" in desk.mia.get(job).text
+    followed = desk.mia.get(f"{job}/events").text
+    assert "event: progress" in followed and "event: end\ndata: cancelled" in followed and "<img src=x" not in followed
+
+
+def test_a_job_that_failed_says_why_what_follows_and_what_to_do(desk: Desk) -> None:
+    page = desk.mia.post("/workspaces/harbour/stop")  # there is nothing here that could be stopped
+    assert page.status_code == 200
+    for said in ("What went wrong:", "Show an admin the reference", "Go on", 'href="/workspaces/harbour"'):
+        assert said in page.text
 
 
 def test_the_next_refresh_is_left_out_once_and_brought_back(desk: Desk) -> None:
@@ -169,10 +177,10 @@ def test_a_downloaded_cell_is_no_formula() -> None:
 
 def test_a_manager_of_another_workspace_finds_none_of_it(desk: Desk) -> None:
     started = desk.mia.post("/workspaces/harbour/commands", line="ls").headers["location"]
-    job = desk.mia.post("/workspaces/harbour/refresh").headers["location"]
+    job = desk.mia.send("/workspaces/harbour/refresh").headers["location"].split("?")[0]
     stranger = desk.house.sign_in("sam", Role.MANAGER, desk.house.tenant("south"))
     places = ["", "/refresh", "/changes", "/activity", "/query", "/files", "/commands", "/usage"]
-    for place in [*(f"/workspaces/harbour{one}" for one in places), started, f"{started}/output", job]:
+    for place in [*(f"/workspaces/harbour{one}" for one in places), started, f"{started}/output", job, f"{job}/events"]:
         assert stranger.get(place).status_code == 404, place
     for place in ("/refresh", "/postpone", "/publish", "/stop", "/commands", "/query", "/files/edit", "/changes"):
         assert stranger.post(f"/workspaces/harbour{place}", title="t", path="x", line="ls").status_code in (404, 422)

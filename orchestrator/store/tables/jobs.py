@@ -45,6 +45,8 @@ JOBS = Table(
     Column("result", JSONB),
     Column("error_code", Text),
     Column("error", Text),
+    Column("effect", Text, nullable=False, server_default=""),
+    Column("next_step", Text, nullable=False, server_default=""),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),

@@ -47,6 +47,7 @@ REFRESHES = Table(
     CheckConstraint("state IN ('running', 'done', 'failed')", name="state"),
     CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="finished"),
     Index("ix_refreshes_tenant", "tenant_id", "started_at"),
+    Index("ix_refreshes_started", "started_at"),
     # At most one open refresh a tenant, whatever happens to locks.
     Index("uq_refreshes_open", "tenant_id", unique=True, postgresql_where=text("state = 'running'")),
 )
@@ -73,4 +74,5 @@ SLOTS = Table(
     Column("decided_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("outcome IN ('run', 'skipped', 'postponed')", name="outcome"),
     Index("ix_slots_target", "kind", "target", "due_at"),
+    Index("ix_slots_decided", "decided_at"),
 )

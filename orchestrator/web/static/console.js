@@ -25,3 +25,8 @@ document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !window.confirm(question)) event.preventDefault();
 });
+// Whoever started a job from a page is taken back there when it has ended well; its own page says how otherwise.
+document.addEventListener("htmx:sseClose", () => {
+  const ended = document.querySelector("[data-forward]");
+  if (ended && ended.dataset.forward.startsWith("/jobs/")) window.location.assign(ended.dataset.forward);
+});
