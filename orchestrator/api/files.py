@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import quote
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from orchestrator.api.deps import Body, ServicesDep, TenantDep, View, require
 from orchestrator.core.access import Principal, Scope
-from orchestrator.core.ports.files import READ_BYTES_MAX, FilePart, Listing
+from orchestrator.core.ports.files import READ_BYTES_MAX, WRITE_BYTES_MAX, FilePart, FileTooLarge, Listing
 from orchestrator.errors import InvalidInput
 
 router = APIRouter(prefix="/tenants/{name}/files", tags=["files"])
@@ -39,7 +42,10 @@ class ListingView(View):
 
 
 class FileView(View):
-    """Some bytes of a file: as `text` where they are UTF-8, else as `base64`. `digest` is of the whole file."""
+    """Some bytes of a file: as `text` where they are UTF-8, else as `base64`.
+
+    `digest` is the whole file's, and empty where only a part of it was read.
+    """
 
     path: str
     text: str | None
@@ -132,6 +138,51 @@ def read_file(
 ) -> FileView:
     """Some bytes of a file."""
     return FileView.of(services.files.read(tenant, path, actor=who.actor, offset=offset, limit=limit))
+
+
+@router.get("/download", response_class=StreamingResponse)
+def download_file(services: ServicesDep, who: Reader, tenant: TenantDep, path: PathText) -> StreamingResponse:
+    """The whole of a file as it is. A browser saves it and never shows it: it is the tenant's, not ours."""
+    size_bytes, pieces = services.files.download(tenant, path, actor=who.actor)
+    return attached(path, size_bytes, pieces)
+
+
+def attached(path: str, size_bytes: int, pieces: Iterator[bytes]) -> StreamingResponse:
+    """An answer that is saved under the file's own name."""
+    name = quote(path.rsplit("/", 1)[-1], safe="")
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cache-Control": "no-store",
+        "X-File-Size": str(size_bytes),
+    }
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+async def received(request: Request) -> bytes:
+    """The request's body, as far as a file may be large. Raises FileTooLarge."""
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > WRITE_BYTES_MAX:
+            raise FileTooLarge(
+                f"A file written here is at most {WRITE_BYTES_MAX // 2**20} MiB large.", effect="Nothing was written."
+            )
+    return bytes(content)
+
+
+@router.put("/upload")
+def upload_file(
+    services: ServicesDep,
+    who: Reader,
+    tenant: TenantDep,
+    path: Annotated[str, Query(min_length=1, max_length=1024)],
+    content: Annotated[bytes, Depends(received)],
+    expected_digest: Annotated[str | None, Query(max_length=64)] = None,
+) -> WrittenView:
+    """Replace or create a file with the request's body, byte for byte, whatever its type is called."""
+    done = services.files.write(tenant, path, content, actor=who.actor, expected_digest=expected_digest)
+    return WrittenView.model_validate(done)
 
 
 @router.get("/glob")

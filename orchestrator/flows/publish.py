@@ -149,7 +149,7 @@ class PublishFlow:
         """Bring the objects out, scan every commit of them, and only then keep them and move the branch."""
         with self.repository.quarantine() as held:
             self._step(record, "take", commit=candidate.commit)
-            self.workspace.take(git, held, candidate.commit, published=published)
+            self.workspace.take(git, held, candidate, published=published)
             self._step(record, "scan")
             new = held.new_files(
                 candidate.commit, known=self.workspace.known(published), content_bytes_max=self.file_bytes_max

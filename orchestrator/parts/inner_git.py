@@ -43,6 +43,9 @@ PINS: Mapping[str, str] = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "protocol.allow": "never",
+    # What leaves is packed in one go and checked outside at once: looking for deltas would cost the tenant's time.
+    "pack.window": "0",
+    "pack.compression": "1",
 }
 ENVIRONMENT: Mapping[str, str] = {
     "GIT_DIR": REPOSITORY,
@@ -122,6 +125,15 @@ class InnerGit:
         if ended is None or ended.exit_code is None or ended.exit_code not in allowed:
             raise self._failed(arguments, ended, bytes(stderr))
         return Ended(ended.exit_code, bytes(stdout), stderr.decode("utf-8", "replace")[:STDERR_KEPT_BYTES])
+
+    def ids(self, *expressions: str) -> tuple[str | None, ...]:
+        """The objects that expressions name, in one question; None for what is not there."""
+        asked = "".join(f"{one}\n" for one in expressions).encode()
+        lines = self.run("cat-file", "--batch-check=%(objectname)", stdin=asked).stdout.decode("ascii", "replace")
+        found = tuple(line if OBJECT_ID.fullmatch(line) else None for line in lines.splitlines())
+        if len(found) != len(expressions):
+            raise InnerGitFailed("git cat-file answered another question.", effect="Nothing was published.")
+        return found
 
     def commit_id(self, expression: str) -> str | None:
         """The commit an expression names, None when there is none."""

@@ -24,6 +24,8 @@ CANDIDATE = "refs/publish/candidate"
 PACK_BYTES_MAX = 512 * 2**20
 CONFLICTS_SHOWN = 200
 STATUS = ("--porcelain=v2", "--branch", "-z", "--no-renames", "--untracked-files=normal", "--ignore-submodules=dirty")
+STREAMED = ("-c", "core.bigFileThreshold=1")
+FEW = 20  # changed files that are rather kept one by one than in a pack of their own
 NESTED = re.compile(r"error: '(.+?)/?' does not have a commit checked out")
 CONFIGURATION = b"""[core]
 \trepositoryformatversion = 0
@@ -37,22 +39,28 @@ CONFIGURATION = b"""[core]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A commit made from the workspace that no branch points at yet. `strayed`: HEAD is not on the tenant's branch."""
+    """A commit made from the workspace that no branch points at yet.
+
+    `strayed`: HEAD is not on the tenant's branch. `shared` are commits that the workspace and the outside both have.
+    """
 
     commit: str
     parent: str
     is_new: bool
     strayed: bool = False
+    ends_merge: bool = False
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What `git status` says of a workspace: its commit, its branch, whether anything differs, what is unresolved."""
+    """What `git status` says of a workspace. Of a directory that is new as a whole `entries` counts only the one."""
 
     head: str | None
     branch: str
-    is_clean: bool
-    unresolved: tuple[str, ...]
+    entries: int = 0
+    has_new_directory: bool = False
+    unresolved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,32 +108,44 @@ class WorkspacePart:
         head, strayed = standing.head, standing.branch != branch
         if head is None:
             raise GitFailed("The workspace has no commit to build on.", next_step="Remove and launch the tenant again.")
-        if published and head != published and git.commit_id(CANDIDATE) == published:
+        known = self.known(published)
+        before, merging, earlier, *have = git.ids(
+            f"{head}^{{tree}}",
+            "MERGE_HEAD^{commit}",
+            f"{CANDIDATE}^{{commit}}",
+            *(f"{one}^{{commit}}" for one in known),
+        )
+        kept = Candidate(head, head, False, strayed, shared=tuple(one for one in known if one in have))
+        is_touched = standing.entries > 0 or merging is not None
+        if published and head != published and earlier == published:
             behind = git.run("merge-base", "--is-ancestor", head, published, allowed=(0, 1)).exit_code == 0
             if behind:  # anything else is work the workspace did since
                 git.run("update-ref", "HEAD", published, head)
-                head, standing = published, replace(standing, is_clean=False)
-        if standing.is_clean:
-            return Candidate(head, head, is_new=False, strayed=strayed)
+                before, is_touched = git.object_id("rev-parse", "--verify", f"{published}^{{tree}}"), True
+                kept = replace(kept, commit=published, parent=published)
+        if not is_touched:
+            return kept
         self._refuse_unresolved(git, standing.unresolved)
-        self._add(git)
+        self._add(git, is_much=standing.has_new_directory or standing.entries > FEW)
         tree = git.object_id("write-tree")
-        if tree == git.object_id("rev-parse", "--verify", f"{head}^{{tree}}"):
-            return Candidate(head, head, is_new=False, strayed=strayed)
+        if tree == before and merging is None:
+            return kept
+        parents = ("-p", kept.commit, *(("-p", merging) if merging else ()))
         identity = _identity(author, branch)
-        merging = git.commit_id("MERGE_HEAD")
-        parents = ("-p", head, *(("-p", merging) if merging else ()))
         commit = git.object_id("commit-tree", tree, *parents, "-F", "-", stdin=message.encode(), environment=identity)
         git.run("update-ref", CANDIDATE, commit)
-        return Candidate(commit, head, is_new=True, strayed=strayed)
+        return replace(kept, commit=commit, is_new=True, ends_merge=merging is not None)
 
     def standing(self, git: InnerGit) -> Standing:
         """Everything a publish wants to know first, in one question."""
         return read_status(git.run("status", *STATUS).stdout)
 
-    def _add(self, git: InnerGit) -> None:
-        """Take the whole work tree into the index. Raises PublishRefused for what git cannot take."""
-        ended = git.run("add", "--all", "--", ".", allowed=(0, 128))
+    def _add(self, git: InnerGit, *, is_much: bool) -> None:
+        """Take the whole work tree into the index. Raises PublishRefused for what git cannot take.
+
+        Many new files go straight into one pack, as large ones do: a quarter of the work, and of the disk.
+        """
+        ended = git.run(*(STREAMED if is_much else ()), "add", "--all", "--", ".", allowed=(0, 128))
         if ended.exit_code == 0:
             return
         nested = NESTED.search(ended.stderr)
@@ -156,21 +176,22 @@ class WorkspacePart:
 
     def settle(self, git: InnerGit, candidate: Candidate, *, branch: str) -> None:
         """Move the branch inside to the candidate, once the outside has taken it."""
-        if candidate.is_new:
-            if not candidate.strayed:
-                git.run("update-ref", f"refs/heads/{branch}", candidate.commit, candidate.parent)
-            git.run("update-ref", "--no-deref", "-d", "MERGE_HEAD", allowed=(0, 1, 128))
         if candidate.strayed:
             # The branch holds everything HEAD held; work goes on where it is published from.
             git.run("update-ref", f"refs/heads/{branch}", candidate.commit)
             git.run("symbolic-ref", "HEAD", f"refs/heads/{branch}")
+        elif candidate.is_new:
+            git.run("update-ref", f"refs/heads/{branch}", candidate.commit, candidate.parent)
+        if candidate.ends_merge:
+            git.run("update-ref", "--no-deref", "-d", "MERGE_HEAD", allowed=(0, 1, 128))
 
-    def take(self, git: InnerGit, held: Quarantine, commit: str, *, published: str | None) -> None:
+    def take(self, git: InnerGit, held: Quarantine, candidate: Candidate, *, published: str | None) -> None:
         """Carry a commit's objects out as a pack and have them checked. Raises PackRefused."""
+        commit = candidate.commit
         if self.repository.has(commit) and (published is None or self.repository.is_ancestor(published, commit)):
             return
-        git.run("update-ref", CANDIDATE, commit)
-        wanted = "".join(f"{line}\n" for line in (commit, *self._shared(git, published))).encode()
+        # What both sides have is left out of the pack.
+        wanted = "".join(f"{line}\n" for line in (commit, *(f"^{one}" for one in candidate.shared))).encode()
         with tempfile.NamedTemporaryFile(prefix="pack", dir=self._incoming()) as file:
             written = 0
             # `git bundle` would start a second git, which the kernel does not let it.
@@ -181,15 +202,6 @@ class WorkspacePart:
                 file.write(chunk)
             file.flush()
             held.take_pack(Path(file.name), head=commit, expected=published)
-
-    def _shared(self, git: InnerGit, published: str | None) -> list[str]:
-        """What both sides have, as exclusions: the pack leaves it out."""
-        known = self.known(published)
-        if not known:
-            return []
-        said = git.run("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in known).encode()).stdout
-        have = {line.split(" ")[0] for line in said.decode("ascii", "replace").splitlines() if " commit " in line}
-        return [f"^{one}" for one in known if one in have]
 
     def known(self, published: str | None) -> list[str]:
         """The commits whose files were looked at before: the branch as published, and production."""
@@ -236,7 +248,7 @@ class WorkspacePart:
 
 def read_status(output: bytes) -> Standing:
     """Read `git status --porcelain=v2 --branch -z`. Paths are NUL-separated, so no name can forge a line."""
-    head, branch, is_clean = None, "", True
+    head, branch, entries, has_new_directory = None, "", 0, False
     unresolved: list[str] = []
     for line in output.split(b"\0"):
         if line.startswith(b"# branch.oid "):
@@ -245,10 +257,11 @@ def read_status(output: bytes) -> Standing:
         elif line.startswith(b"# branch.head "):
             branch = line.removeprefix(b"# branch.head ").decode("utf-8", "replace")
         elif line and not line.startswith(b"# "):
-            is_clean = False
+            entries += 1
+            has_new_directory |= line.startswith(b"? ") and line.endswith(b"/")
             if line.startswith(b"u "):
                 unresolved.append(line.split(b" ", 10)[-1].decode("utf-8", "backslashreplace"))
-    return Standing(head, branch, is_clean, tuple(unresolved))
+    return Standing(head, branch, entries, has_new_directory, tuple(unresolved))
 
 
 def _identity(author: str, branch: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The measures of refreshes, snapshots and jobs, read from their records."""
+"""The measures of refreshes, snapshots, publishes and jobs, read from their records."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from sqlalchemy import Engine
 
 from orchestrator.core.generations import Generation, GenerationState
 from orchestrator.core.metrics import Family, FamilyKind, Sample
+from orchestrator.core.publishes import PublishState
 from orchestrator.core.refresh import Refresh, RefreshState
 from orchestrator.core.schedule import Schedule, upcoming
 from orchestrator.core.snapshots import Snapshot, SnapshotState
 from orchestrator.core.tenants import Tenant
-from orchestrator.store import generations, jobs, refreshes, slots, snapshots, tenants
+from orchestrator.store import generations, jobs, publishes, refreshes, slots, snapshots, tenants
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Family:
@@ -34,6 +35,7 @@ def collect(engine: Engine, schedule: Schedule | None = None) -> list[Family]:
     families = [
         *_of_refreshes(engine, tenants.names(engine)),
         *_of_data(present, live, taken, now),
+        *_of_publishes(engine, present),
         _gauge(
             "jobs",
             "Jobs by kind and state",
@@ -136,6 +138,31 @@ def _of_data(present: list[Tenant], live: list[Generation], taken: list[Snapshot
                 Sample(float(one.state is SnapshotState.FAILED), {"profile": profile})
                 for profile, one in sorted(latest.items())
             ),
+        ),
+    ]
+
+
+def _of_publishes(engine: Engine, present: list[Tenant]) -> list[Family]:
+    last, pushed = publishes.latest(engine), publishes.last_pushed(engine)
+    named = [(tenant.name, tenant.id) for tenant in present]
+    arrived = [(name, pushed[tenant_id]) for name, tenant_id in named if tenant_id in pushed]
+    failed = [
+        Sample(float(last[tenant_id].state in state), {"tenant": name, "how": how})
+        for name, tenant_id in named
+        if tenant_id in last
+        for how, state in (
+            ("push", (PublishState.PENDING,)),
+            ("scan", (PublishState.REFUSED,)),
+            ("error", (PublishState.FAILED,)),
+        )
+    ]
+    return [
+        _gauge("publish_last_failed", "1 when a tenant's last publish did not arrive", ("tenant", "how"), failed),
+        _gauge(
+            "publish_last_success_timestamp_seconds",
+            "When a tenant's work last was on the company's remote",
+            ("tenant",),
+            (Sample(at.timestamp(), {"tenant": name}) for name, at in arrived),
         ),
     ]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.datastructures import UploadFile
 
 from orchestrator.core.access import Scope
-from orchestrator.core.ports.files import READ_BYTES_MAX, EditMismatch, EntryKind
+from orchestrator.core.ports.files import READ_BYTES_MAX, WRITE_BYTES_MAX, EditMismatch, EntryKind, FileTooLarge
 from orchestrator.core.tenants import Tenant
 from orchestrator.errors import InvalidInput, OrchestratorError
 from orchestrator.web.patch import patch_lines
@@ -19,6 +21,7 @@ Writer = Annotated[Visit, acting(Scope.COMMANDS_RUN)]
 PathText = Annotated[str, Query(max_length=1024)]
 EDITED_BYTES_MAX = 400_000
 PATCH_BYTES_MAX = 400_000
+FORM_BYTES = 64_000  # what a form needs around its file
 
 
 @router.get("")
@@ -99,6 +102,39 @@ def save(name: str, visit: Writer) -> Response:
     return visit.go(
         f"/workspaces/{name}/files", f"{path} is saved. Your app uses it; tonight it is saved to git by itself."
     )
+
+
+def sized(request: Request) -> None:
+    """Before the form is read: what announces no size, or too much, is not received at all. Raises FileTooLarge."""
+    announced = request.headers.get("content-length", "")
+    if not announced.isdigit() or int(announced) > WRITE_BYTES_MAX + FORM_BYTES:
+        raise FileTooLarge(
+            f"A file sent here is at most {WRITE_BYTES_MAX // 2**20} MiB large.",
+            effect="Nothing was written.",
+            next_step="Split it, or keep it outside the workspace.",
+        )
+
+
+@router.post("/upload", dependencies=[Depends(sized)])
+def upload(name: str, visit: Writer) -> Response:
+    """A file from the person's own machine, into the directory they look at."""
+    tenant = visit.tenant(name)
+    sent, directory = visit.form.get("file"), visit.text("path", length_max=1024)
+    if not isinstance(sent, UploadFile) or not sent.filename:
+        raise InvalidInput("Choose a file first.", effect="Nothing was written.")
+    named = sent.filename.replace("\\", "/").rsplit("/", 1)[-1]  # some browsers tell where it lay
+    path = f"{directory}/{named}".lstrip("/")
+    content = sent.file.read(WRITE_BYTES_MAX + 1)
+    expected = None if visit.is_set("replace") else ""
+    try:
+        visit.services.files.write(tenant, path, content, actor=visit.who.actor, expected_digest=expected)
+    except EditMismatch as error:
+        raise EditMismatch(
+            f"There is a file {path!a} already.",
+            effect="It stays as it was.",
+            next_step="Go back and say that it shall be replaced, or rename yours.",
+        ) from error
+    return visit.go(f"/workspaces/{name}/files?path={quote(directory)}", f"{path} is there. Your app sees it at once.")
 
 
 @router.post("/delete")

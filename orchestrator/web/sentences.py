@@ -30,7 +30,8 @@ EVENTS: Mapping[str, str] = {
     "change.promoted": "promoted it: it is in production",
     "change.reverted": "reverted it: production is as before",
     "change.revert_conflicted": "tried to revert it; production had moved on",
-    "change.merged": "it was merged by hand",
+    "change.merged": "holds it now: somebody merged it there",
+    "change.code_merged": "holds its code now: somebody merged it there",
 }
 CHECKS: Mapping[str, tuple[str, str]] = {
     "rules": ("Rules", "What may be promoted at all, by the company's rules"),

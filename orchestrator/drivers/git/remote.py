@@ -52,11 +52,11 @@ class Remote:
 
     def push(self, git: Git, commit: str, branch: str, expected: str | None, credential: str) -> None:
         reference = f"refs/heads/{branch}"
-        there = self.branch(git, branch)
+        # Whoever publishes has just looked; the lease below has the remote compare in any case.
+        there = expected if credential == "publish" else self.branch(git, branch)
         if there == commit:
             return  # an earlier push arrived although its answer was lost
-        moved = there != expected and credential == "merge"
-        if moved or (there is not None and not self._descends(git, there, commit)):
+        if there != expected or (there is not None and not self._descends(git, there, commit)):
             raise self._refused(branch, f"it is at {(there or 'nothing')[:12]}")
         # The lease makes the remote compare; without `+` and with this check it can never rewrite history.
         lease = f"--force-with-lease={reference}:{there or ''}"

@@ -30,6 +30,7 @@ NEW_BYTES_MAX = 2 * 2**30  # all new files of one publish together, as they are 
 PACKS_MAX = 40  # a publish leaves a pack; with many of them every look-up is slow
 UNUSED_KEPT = "1.day.ago"  # far longer than a publish that is under way
 TIDY_S_MAX = 900.0
+SEEN_MAX = 1000
 
 
 class BareRepository:
@@ -40,6 +41,7 @@ class BareRepository:
         self._git = Git(directory)
         self._remote = remote
         self._pack_bytes_max = pack_bytes_max
+        self._seen: set[str] = set()
 
     def ensure(self) -> None:
         if (self._directory / "HEAD").exists():
@@ -270,9 +272,16 @@ class BareRepository:
         return found
 
     def _known(self, revision: str) -> str:
+        if revision in self._seen:
+            return revision
         found = self._resolve(revision)
         if found is None:
             raise UnknownRevision(f"There is no commit {ascii(revision)[:80]} here.")
+        if found == revision:
+            # A whole id always names the same commit: it need not be asked again for every step of one errand.
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            self._seen.add(found)
         return found
 
     def _merge_base(self, base: str, head: str) -> str:

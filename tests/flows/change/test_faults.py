@@ -170,6 +170,9 @@ class Branch:
     def head(self, tenant_name: str) -> str:
         return "b" * 40
 
+    def is_in_production(self, commit: str) -> bool:
+        return commit == self.at
+
     def check(self, tenant_name: str, commit: str) -> CodeCheck:
         return CodeCheck(commit, self.at, "0" * 40, migrations=self.migrations)
 
