@@ -61,6 +61,8 @@ def _work(dsn: str) -> None:
             if new:
                 statements.append(f"UPDATE t{number} SET up = {new} WHERE id > {ROWS}")
                 statements.append(f"DELETE FROM t{number} WHERE id > {ROWS - each // 4} AND id <= {ROWS}")
+            else:  # its last rows are referred to: as many updates instead
+                statements.append(f"UPDATE t0 SET c8 = 4 WHERE id > {ROWS - each // 4} AND id <= {ROWS}")
             for statement in statements:
                 connection.execute(statement.encode())
 

@@ -58,6 +58,8 @@ class Sandbox(Protocol):
 
     def rows(self, shape: TableShape) -> Iterable[TextCells]: ...
 
+    def parameters(self, given: Any) -> Any: ...
+
     def close(self) -> None: ...
 
 
@@ -200,13 +202,19 @@ class ShadowDB:
     def execute(self, statement: str | sa.Executable, parameters: Any = None) -> int:
         """Run a statement in the sandbox and commit it there. Returns how many rows it met (-1 if that is unknown)."""
         with self.engine.begin() as connection:
-            result = connection.execute(_executable(statement), parameters)
+            result = connection.execute(_executable(statement), self._plain(statement, parameters))
             return int(getattr(result, "rowcount", -1))
 
     def query(self, statement: str | sa.Executable, parameters: Any = None) -> list[dict[str, Any]]:
         """Rows of a query in the sandbox as dictionaries."""
+        given = self._plain(statement, parameters)
         with self.engine.connect() as connection:
-            return [dict(row) for row in connection.execute(_executable(statement), parameters).mappings()]
+            return [dict(row) for row in connection.execute(_executable(statement), given).mappings()]
+
+    def _plain(self, statement: str | sa.Executable, parameters: Any) -> Any:
+        """Parameters of plain SQL carry no type to convert them by."""
+        is_plain = isinstance(statement, str | sa.TextClause)
+        return self._open().parameters(parameters) if is_plain else parameters
 
     @contextmanager
     def session(self) -> Iterator[Session]:

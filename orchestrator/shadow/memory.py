@@ -23,6 +23,7 @@ from orchestrator.shadow.production import (
     stored_columns,
     table_of,
 )
+from orchestrator.shadow.values import stored, teach
 
 _LITERAL = re.compile(r"^('(?:[^']|'')*'|-?\d+(?:\.\d+)?|true|false)(?:::.*)?$", re.IGNORECASE)
 _NOW = re.compile(r"^(now\(\)|CURRENT_TIMESTAMP)$", re.IGNORECASE)
@@ -44,6 +45,8 @@ class MemorySandbox:
         self.engine: Engine = sa.create_engine(
             "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
         )
+        if self._postgres:
+            teach(self.engine.dialect)
         with self.engine.begin() as connection:
             for shape in shapes.values():
                 for statement in self._definition(production, shape):
@@ -118,6 +121,14 @@ class MemorySandbox:
             cell if value == before and type(value) is type(before) else to_cell(column, value)
             for column, value, before, cell in zip(columns, raw, *known, strict=True)
         )
+
+    def parameters(self, given: Any) -> Any:
+        """Plain parameters of a statement, as this sandbox keeps such values."""
+        if not self._postgres or given is None:
+            return given
+        if isinstance(given, Mapping):
+            return {name: stored(value) for name, value in given.items()}
+        return [self.parameters(one) for one in given]
 
     def close(self) -> None:
         self.engine.dispose()

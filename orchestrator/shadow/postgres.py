@@ -86,6 +86,10 @@ class PostgresSandbox:
             pin(connection)
             yield from read_rows(connection, shape)
 
+    def parameters(self, given: Any) -> Any:
+        """As they are: the driver knows PostgreSQL's types."""
+        return given
+
     def close(self) -> None:
         self.engine.dispose()
         self._end()

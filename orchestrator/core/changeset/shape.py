@@ -164,6 +164,11 @@ class TableShape:
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
+    @property
+    def computed(self) -> frozenset[str]:
+        """Names of the columns that nobody writes."""
+        return frozenset(column.name for column in self.columns if column.is_computed)
+
     def column(self, name: str) -> Column:
         """Raises KeyError."""
         for column in self.columns:

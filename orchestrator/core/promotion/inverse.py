@@ -23,11 +23,12 @@ def inverse_changeset(
     An update keeps only the cells it changed, its key and the guard's column: what nobody touched is not remembered.
     """
     rows: list[RowChange] = []
+    computed = {table.name: table.shape.computed for table in catalog}
     for write in writes:
-        shape = catalog[write.table].shape
+        shape, left_out = catalog[write.table].shape, computed[write.table]
         if write.kind is RowKind.DELETE:
             before = write.now or {}
-            stored = {name: cell for name, cell in before.items() if not shape.column(name).is_computed}
+            stored = {name: cell for name, cell in before.items() if name not in left_out}
             rows.append(RowChange(write.table, RowKind.INSERT, write.key, new=stored))
             continue
         key = goal_key(write, shape.primary_key)
@@ -36,7 +37,7 @@ def inverse_changeset(
             rows.append(RowChange(write.table, RowKind.DELETE, key, old=row))
             continue
         before = write.now or {}
-        kept = {name for name in row if row[name] != before.get(name) and not shape.column(name).is_computed}
+        kept = {name for name in row if row[name] != before.get(name) and name not in left_out}
         if not kept:
             continue
         kept |= {*shape.primary_key, *filter(None, [guards.get(write.table)])}

@@ -72,11 +72,14 @@ def plan_writes(order: PromotionOrder, catalog: Catalog, now: RowsNow, spellings
     Rows that already stand as proposed are counted as unchanged; whatever cannot be written safely is a finding.
     """
     plan = Plan()
+    computed = {name: table.shape.computed for name, table in catalog.tables.items()}
     for change in order.changeset.rows:
         table = catalog.tables.get(change.table)
         if table is None:
             continue  # reported as drift
-        _Row(order, table, change, plan, spellings).compare(now.get(change.table, {}).get(change.key))
+        _Row(order, table, change, plan, spellings, computed[change.table]).compare(
+            now.get(change.table, {}).get(change.key)
+        )
     return plan
 
 
@@ -123,7 +126,13 @@ class _Row:
     """One row's comparison; findings and the write go to the plan."""
 
     def __init__(
-        self, order: PromotionOrder, table: ProductionTable, change: RowChange, plan: Plan, spellings: Spellings
+        self,
+        order: PromotionOrder,
+        table: ProductionTable,
+        change: RowChange,
+        plan: Plan,
+        spellings: Spellings,
+        computed: frozenset[str],
     ) -> None:
         self.order = order
         self.table = table
@@ -133,6 +142,7 @@ class _Row:
         self.id = change.id()
         self.scope = order.scopes.get(change.table)
         self.found_any = False
+        self.computed = computed
 
     def compare(self, now: Row | None) -> None:
         if not self.change.key:
@@ -237,7 +247,7 @@ class _Row:
     def _left_alone(self, name: str) -> bool:
         """Columns whose cells say nothing about whether somebody touched the row."""
         is_decided = CellName(self.id, name) in self.order.decided
-        return is_decided or self._masked(name) or self.table.shape.column(name).is_computed
+        return is_decided or self._masked(name) or name in self.computed
 
     def _delete(self, now: Row) -> None:
         self._untouched(self.change.old or {}, now)
@@ -250,9 +260,7 @@ class _Row:
             different = [
                 name
                 for name, cell in new.items()
-                if name in now
-                and not self.table.shape.column(name).is_computed
-                and not self._same(name, now[name], cell)
+                if name in now and name not in self.computed and not self._same(name, now[name], cell)
             ]
             if not different:
                 if not self.found_any:
@@ -264,6 +272,6 @@ class _Row:
         cells = {
             name: cell
             for name, cell in new.items()
-            if not self.table.shape.column(name).is_computed and CellName(self.id, name) not in self.order.left_out
+            if name not in self.computed and CellName(self.id, name) not in self.order.left_out
         }
         self._write(self.change.key, cells, None)

@@ -44,6 +44,7 @@ from orchestrator.drivers.postgres.apply.session import (
     unreachable,
 )
 from orchestrator.drivers.postgres.apply.writing import settled_plan, summary, write
+from orchestrator.drivers.postgres.collector import without_collector
 
 _LOG = logs.get(__name__)
 _REFERENCE_ROWS_SLOW = 100_000
@@ -107,7 +108,8 @@ class PostgresProduction:
     ) -> Applied:
         for attempt in range(1, order.limits.transaction_tries + 1):
             try:
-                return self._apply_once(order, on_transaction, before_commit)
+                with without_collector():
+                    return self._apply_once(order, on_transaction, before_commit)
             except PASSING as error:
                 if attempt == order.limits.transaction_tries:
                     raise busy(error, attempt) from error

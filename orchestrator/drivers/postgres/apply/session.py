@@ -8,8 +8,9 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import Dumper
+from psycopg.adapt import AdaptersMap, Dumper, Transformer
 from psycopg.pq import Format
+from psycopg.types.string import TextLoader
 
 from orchestrator.core.changeset.text_form import PINNED_SETTINGS
 from orchestrator.core.ports.production import CredentialTooWeak, ProductionBusy, ProductionUnreachable
@@ -40,6 +41,16 @@ class _TextDumper(Dumper):
         return obj.encode("utf-8", "surrogateescape")
 
 
+class _AsText:
+    """An adaptation context that knows no type, so that everything is loaded as the text it came in."""
+
+    adapters = AdaptersMap()
+    adapters.register_loader(0, TextLoader)
+
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self.connection = connection
+
+
 class Session:
     """Statements on one connection. Cells come back exactly as PostgreSQL prints them."""
 
@@ -58,6 +69,10 @@ class Session:
         result = self._cursor.pgresult
         if result is None:
             return []
+        if self.connection.info.encoding == "utf-8":  # the same in C, several times as fast
+            loading = Transformer(_AsText(self.connection))
+            loading.set_pgresult(result)
+            return loading.load_rows(0, result.ntuples, tuple)
         columns = range(result.nfields)
         return [tuple(_decoded(result.get_value(row, column)) for column in columns) for row in range(result.ntuples)]
 

@@ -54,41 +54,59 @@ def verify(session: Session, order: PromotionOrder, catalog: Catalog, writes: Se
             goals.setdefault(write.table, {})[goal_key(write, primary)] = write
             if write.kind is RowKind.UPDATE and goal_key(write, primary) != write.key:
                 gone.setdefault(write.table, {})[write.key] = write
+    left = _left_alone(order.decided)
+    derived = _left_alone(order.derived)
     for name in {**goals, **gone}:
         asked = [*goals.get(name, {}), *gone.get(name, {})]
         found = read_rows(session, catalog[name], asked)
         verified.after[name] = found
+        computed = catalog[name].shape.computed
         for key, write in goals.get(name, {}).items():
-            _compare(order, catalog, write, found.get(key), verified)
+            skipped = computed | left.get(write.id, frozenset())
+            _compare(catalog, write, found.get(key), verified, skipped, derived.get(write.id, frozenset()))
         for key, write in gone.get(name, {}).items():
             if key in found and key not in goals.get(name, {}):
                 verified.findings.append(_finding(catalog, write, "not_written", "The row is still there."))
     return verified
 
 
-def _compare(order: PromotionOrder, catalog: Catalog, write: RowWrite, row: Row | None, verified: Verified) -> None:
+def _left_alone(cells: Iterable[CellName]) -> dict[str, frozenset[str]]:
+    """Columns by row."""
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        found.setdefault(cell.row, set()).add(cell.column)
+    return {row: frozenset(columns) for row, columns in found.items()}
+
+
+def _compare(
+    catalog: Catalog,
+    write: RowWrite,
+    row: Row | None,
+    verified: Verified,
+    skipped: frozenset[str],
+    derived: frozenset[str],
+) -> None:
     if row is None:
         verified.findings.append(_finding(catalog, write, "not_written", "A trigger, rule or policy kept it away."))
         return
-    shape = catalog[write.table].shape
     proposed = write.change.new or {}
+    # A column that neither the change nor production knew before has its default, whatever that is.
+    goals = {**(write.now or {}), **write.cells, **{name: proposed.get(name) for name in derived}}
     for name, cell in row.items():
-        if shape.column(name).is_computed or CellName(write.id, name) in order.decided:
+        if name not in goals or cell == goals[name] or name in skipped:
             continue
-        if CellName(write.id, name) in order.derived:
-            goal = proposed.get(name)
-        elif name in write.cells:
-            goal = write.cells[name]
-        elif write.now is not None:
-            goal = write.now.get(name)
-        else:
-            continue  # a column the change does not know: its default stands
-        if cell != goal:
-            verified.overridden.add(CellName(write.id, name))
-            finding = _finding(
-                catalog, write, "trigger_override", f"{name} came out otherwise than approved.", name, shown(goal), cell
+        verified.overridden.add(CellName(write.id, name))
+        verified.findings.append(
+            _finding(
+                catalog,
+                write,
+                "trigger_override",
+                f"{name} came out otherwise than approved.",
+                name,
+                shown(goals[name]),
+                cell,
             )
-            verified.findings.append(finding)
+        )
 
 
 def _finding(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import groupby
 from threading import Lock
 from typing import Any
@@ -17,6 +15,7 @@ from orchestrator.core.changeset.changeset import Changeset
 from orchestrator.core.changeset.provisional import mark_provisional
 from orchestrator.core.changeset.shape import TableName, TableShape
 from orchestrator.core.ports.differ import DatabaseBusy, DiffLimits, DiffResult, DiffSides, HowCompared
+from orchestrator.drivers.postgres.collector import without_collector
 from orchestrator.drivers.postgres.diff.blocks import BlockList, list_blocks
 from orchestrator.drivers.postgres.diff.catalog import Catalog, Relation, read_catalog
 from orchestrator.drivers.postgres.diff.comparing import Comparison, PartWork, decide, with_changes
@@ -48,7 +47,7 @@ class PostgresDiffer:
         started = time.monotonic()
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                with _without_collector():
+                with without_collector():
                     return self._compare_once(sides, limits, started)
             except SchemaMoved:
                 if attempt == ATTEMPTS_MAX or time.monotonic() - started > limits.timeout_s:
@@ -110,18 +109,6 @@ class PostgresDiffer:
             while len(self._catalogs) > BASE_CATALOGS_KEPT:
                 self._catalogs.popitem(last=False)
         return catalog
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Hundreds of thousands of rows and no cycle among them: looking for one again and again costs a third more."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _blocks(sides: DiffSides, live: Catalog, limits: DiffLimits) -> BlockList:
