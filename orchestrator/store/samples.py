@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, delete, func, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from orchestrator.store.tables.samples import DISK_SAMPLES, USAGE_SAMPLES
 
@@ -80,7 +81,7 @@ def newest_usage(engine: Engine, *, since: timedelta, tenant_ids: Collection[str
     """The last sample of every tenant that has one, who uses most memory first."""
     query = (
         select(USAGE_SAMPLES)
-        .distinct(USAGE_SAMPLES.c.tenant_id)
+        .ext(distinct_on(USAGE_SAMPLES.c.tenant_id))
         .where(USAGE_SAMPLES.c.at > NOW - since)
         .order_by(USAGE_SAMPLES.c.tenant_id, USAGE_SAMPLES.c.at.desc())
     )

@@ -31,6 +31,10 @@ class Launches:
     seen: list[tuple[LaunchRequest, Actor]] = field(default_factory=list)
     failure: Exception | None = None
 
+    def reserve(self, request: LaunchRequest) -> Tenant:
+        check_tenant_name(request.name)
+        return interfaces.tenant(self.services[0].store, request.name)
+
     def run(self, request: LaunchRequest, *, actor: Actor) -> Tenant:
         check_tenant_name(request.name)
         self.seen.append((request, actor))
@@ -78,6 +82,24 @@ def test_an_admin_launches_and_everybody_sees_what_is_theirs(
     foreign, missing = client.get(f"{TENANTS}/hillside"), client.get(f"{TENANTS}/nowhere")
     assert foreign.status_code == missing.status_code == 404
     assert foreign.json()["detail"].replace("hillside", "nowhere") == missing.json()["detail"]
+
+
+def test_who_would_rather_not_wait_follows_a_job(api: tuple[TestClient, Services], launches: Launches) -> None:
+    client, services = api
+    person(services, "ada", Role.ADMIN)
+    signed_in(client, "ada")
+    later = {**OWN_PAGE, "Prefer": "respond-async", "Idempotency-Key": "once"}
+    answer = client.post(TENANTS, json={"name": "harbour"}, headers=later)
+    assert answer.status_code == 202 and answer.headers["preference-applied"] == "respond-async"
+    job = client.get(answer.headers["location"]).json()
+    assert (job["kind"], job["tenant"], job["state"], job["requested_by"]) == ("launch", "harbour", "queued", "ada")
+    again = client.post(TENANTS, json={"name": "harbour"}, headers=later)
+    assert again.json()["id"] == job["id"] and again.headers["location"] == answer.headers["location"]
+    stopped = client.post(f"{TENANTS}/harbour/stop", headers={**OWN_PAGE, "Prefer": "respond-async"})
+    assert stopped.status_code == 202 and stopped.json()["kind"] == "stop"
+    bad = client.post(TENANTS, json={"name": "No Name"}, headers={**OWN_PAGE, "Prefer": "respond-async"})
+    assert bad.status_code == 422, "what can be known at once is said at once"
+    assert launches.seen == []
 
 
 def test_a_manager_launches_nothing(api: tuple[TestClient, Services], launches: Launches) -> None:

@@ -177,6 +177,54 @@ def test_a_worker_does_jobs_and_remembers_progress_lines_and_result(engine: Engi
     assert [line.text for line in jobs.lines(engine, job.id)] == ["cloned"]
 
 
+def test_a_worker_hears_of_a_job_without_looking_for_it(engine: Engine) -> None:
+    # It would look by itself only after an hour.
+    worker = Worker(engine, {"launch": lambda _: None}, concurrency=1, poll_s=3600.0, lease_s=30.0)
+    worker.start()
+    try:
+        heard = 0
+
+        def is_heard() -> bool:
+            # Asked for again until it listens: what is asked for before that waits for the next.
+            nonlocal heard
+            asked = jobs.ask(engine, "launch", requested_by="anna", arguments={"n": time.monotonic()})
+            time.sleep(0.3)
+            heard += jobs.get(engine, asked.id).state is JobState.DONE
+            return heard >= 3
+
+        _until(is_heard)
+    finally:
+        worker.stop()
+
+
+def test_what_people_ask_for_finds_room_beside_the_schedules_work(engine: Engine) -> None:
+    free = threading.Event()
+    handlers = {"refresh": lambda _: free.wait(WAIT_S) and None, "launch": lambda _: None}
+    worker = Worker(engine, handlers, concurrency=3, behind=["refresh"], room_left=1, poll_s=0.05)
+    many = [jobs.ask(engine, "refresh", requested_by="scheduler", tenant_id=f"t{n}") for n in range(6)]
+    worker.start()
+    try:
+        _until(lambda: sum(jobs.get(engine, one.id).state is JobState.RUNNING for one in many) == 2)
+        pressed = jobs.ask(engine, "launch", requested_by="anna")
+        _until(lambda: jobs.get(engine, pressed.id).state is JobState.DONE)
+        assert sum(jobs.get(engine, one.id).state is JobState.RUNNING for one in many) == 2
+    finally:
+        free.set()
+        worker.stop()
+
+
+def test_a_failure_somebody_waits_for_is_told_at_once_with_cause_effect_and_cure(engine: Engine) -> None:
+    def launch(_: JobContext) -> None:
+        raise OutsideFailure("The engine is away.", effect="Nothing was made.", next_step="Start it.")
+
+    worker = Worker(engine, {"launch": launch}, told_at_once=["launch"])
+    asked = jobs.ask(engine, "launch", requested_by="anna")
+    assert worker.run_one() and not worker.run_one()
+    found = jobs.get(engine, asked.id)
+    assert (found.state, found.error_code) == (JobState.FAILED, "outside_failure")
+    assert (found.error, found.effect, found.next_step) == ("The engine is away.", "Nothing was made.", "Start it.")
+
+
 def test_failures_are_told_apart(engine: Engine) -> None:
     attempts: list[str] = []
 
