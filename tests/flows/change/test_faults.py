@@ -158,6 +158,28 @@ def test_locked_rows_end_in_a_clear_error_and_production_is_never_kept_waiting(h
     assert guest(hotel) == "renamed"
 
 
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_deadlock_is_tried_again_and_then_a_clear_error(own_hotel: Company, times: int) -> None:
+    hotel = own_hotel
+    hotel.meanwhile(
+        "CREATE SEQUENCE meetings",
+        "CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"IF nextval('meetings') <= {times} THEN RAISE 'each waited for the other' USING ERRCODE = '40P01'; END IF; "
+        "RETURN NEW; END $$",
+        "CREATE TRIGGER meet BEFORE UPDATE ON bookings FOR EACH ROW EXECUTE FUNCTION meet()",
+    )
+    hotel.work(RENAME)
+    approved = hotel.approved()
+    if times == 1:
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+        assert guest(hotel) == "renamed"
+        return
+    with pytest.raises(ProductionBusy) as caught:
+        hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
+    assert "Nothing was written" in str(caught.value)
+    assert (guest(hotel), state_of(hotel, approved.id)) == ("guest 1", ChangeState.APPROVED)
+
+
 class Branch:
     """The code half, in memory: what it is told, and failures set by the test."""
 
