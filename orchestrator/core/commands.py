@@ -130,19 +130,19 @@ class Command:
     policy_version: int
     approval_id: str | None
     state: CommandState
-    exit_code: int | None
-    signal: int | None
-    stopped_by: str | None
-    error: str | None
-    truncated: bool
-    output_bytes: int
-    written_bytes: int
-    duration_ms: int | None
-    changed_paths: tuple[str, ...]
-    changed_complete: bool
-    applied_at: datetime | None
     created_at: datetime
-    finished_at: datetime | None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    stopped_by: str | None = None
+    error: str | None = None
+    truncated: bool = False
+    output_bytes: int = 0
+    written_bytes: int = 0
+    duration_ms: int | None = None
+    changed_paths: tuple[str, ...] = ()
+    changed_complete: bool = True
+    applied_at: datetime | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -204,7 +204,7 @@ class CommandFlow:
             if ran.changes:
                 commands.add_changes(self.store, command.id, ran.changes)
             outcome = replace(ran.outcome, truncated=ran.outcome.truncated or output.truncated)
-            stored = commands.finish(self.store, command.id, outcome, output.kept)
+            stored = commands.finish(self.store, command, outcome, output.kept)
         finally:
             self.broker.close(command.id)
         ended = stored if stored is not None else commands.get(self.store, command.id)

@@ -150,7 +150,7 @@ class Gatekeeper:
         try:
             self.audit.append(event)
         except OrchestratorError as problem:
-            commands.finish(self.store, command.id, Outcome(CommandState.FAILED, error=problem.message))
+            commands.finish(self.store, command, Outcome(CommandState.FAILED, error=problem.message))
             raise
 
     def _deny(

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    CTE,
-    ColumnElement,
-    Connection,
-    Engine,
-    Integer,
-    LargeBinary,
-    RowMapping,
-    Select,
-    Text,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-    true,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, text, update
 
 from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.allowlist.request import CommandRequest
@@ -53,6 +38,43 @@ def _command(row: RowMapping) -> Command:
     return Command(**values)
 
 
+# The two statements every command pays for are written out: building and compiling them anew would cost more than
+# running them. Neither waits for the disk: a crash can lose such a transaction, never tear it, and what a command may
+# rely on is its audit record, which is flushed before it runs.
+_ADD = """
+INSERT INTO commands (
+    id, tenant_id, tenant, actor_kind, actor_id, actor_name, on_behalf_of, argv, cwd, environment, stdin_bytes, place,
+    network, timeout_s, decision, rule, reason, policy_version, approval_id, state, finished_at)
+SELECT :id, :tenant_id, :tenant, :actor_kind, :actor_id, :actor_name, :on_behalf_of, CAST(:argv AS jsonb), :cwd,
+    CAST(:environment AS jsonb), :stdin_bytes, :place, :network, CAST(:timeout_s AS double precision), :decision,
+    :rule, :reason, :policy_version, :approval_id, :state,
+    CASE WHEN CAST(:state AS text) <> 'running' THEN clock_timestamp() END
+WHERE set_config('synchronous_commit', 'off', true) IS NOT NULL AND (
+    CAST(:at_once AS integer) IS NULL OR CAST(:at_once AS integer) > (
+        SELECT count(*) FROM commands WHERE tenant_id = CAST(:tenant_id AS text) AND state = 'running'))
+RETURNING created_at, finished_at
+"""
+_FINISH = """
+UPDATE commands SET
+    state = :state, exit_code = :exit_code, signal = :signal, stopped_by = :stopped_by, error = :error,
+    truncated = :truncated, output_bytes = :output_bytes, written_bytes = :written_bytes, duration_ms = :duration_ms,
+    changed_paths = CAST(:changed_paths AS jsonb), changed_complete = :changed_complete,
+    finished_at = clock_timestamp()
+WHERE id = :id AND state = 'running' AND set_config('synchronous_commit', 'off', true) IS NOT NULL
+RETURNING finished_at
+"""
+_FINISH_WITH_OUTPUT = f"""
+WITH done AS ({_FINISH}), kept AS (
+    INSERT INTO command_outputs (command_id, seq, stream, data)
+    SELECT CAST(:id AS text), chunk.seq, chunk.stream, chunk.data
+    FROM done, unnest(CAST(:seqs AS integer[]), CAST(:streams AS text[]), CAST(:datas AS bytea[]))
+        AS chunk (seq, stream, data))
+SELECT finished_at FROM done
+"""
+
+_parsed = functools.cache(text)
+
+
 def add(
     store: Engine,
     command_id: str,
@@ -69,103 +91,83 @@ def add(
     timeout_s: float | None = None,
     at_once: int | None = None,
 ) -> Command | None:
-    """Remember a command before anything of it runs; None when `at_once` of the tenant's run already.
-
-    The answer does not wait for the disk: what a command may rely on is the audit record, written next and flushed.
-    """
+    """Remember a command before anything of it runs; None when `at_once` of the tenant's run already."""
     values: dict[str, Any] = {
         "id": command_id,
         "tenant_id": tenant.id,
         "tenant": tenant.name,
-        "actor_kind": actor.kind.value,
-        "actor_id": actor.id,
-        "actor_name": actor.name,
-        "on_behalf_of": actor.on_behalf_of,
-        "argv": [_storable(argument) for argument in request.argv[:1_000]],
         "cwd": _storable(request.cwd),
-        "environment": {_storable(name): _storable(value) for name, value in request.environment.items()},
         "stdin_bytes": len(request.stdin.encode("utf-8", "surrogatepass")),
-        "place": request.place,
         "network": request.network,
         "decision": decision,
         "rule": rule,
         "reason": _storable(reason),
         "policy_version": policy_version,
         "approval_id": approval_id,
+    }
+    argv = tuple(_storable(argument) for argument in request.argv[:1_000])
+    environment = {_storable(name): _storable(value) for name, value in request.environment.items()}
+    parameters = {
+        **values,
+        "actor_kind": actor.kind.value,
+        "actor_id": actor.id,
+        "actor_name": actor.name,
+        "on_behalf_of": actor.on_behalf_of,
+        "argv": json.dumps(argv),
+        "environment": json.dumps(environment),
+        "place": request.place,
         "timeout_s": timeout_s,
         "state": state.value,
+        "at_once": at_once,
     }
-    if state is not CommandState.RUNNING:
-        values["finished_at"] = datetime.now(UTC)
-    # One statement of its own: the round trips of a transaction would be a good part of a short command's time.
-    row_values = select(*[literal(value, COMMANDS.c[name].type).label(name) for name, value in values.items()])
-    row_values = row_values.where(_without_waiting())
-    if at_once is not None:
-        row_values = row_values.where(_running(tenant.id).scalar_subquery() < at_once)
-    statement = insert(COMMANDS).from_select(list(values), row_values).returning(*_COLUMNS)
     with single(store) as connection:
-        row = connection.execute(statement).mappings().one_or_none()
-    return None if row is None else _command(row)
+        row = connection.execute(_parsed(_ADD), parameters).one_or_none()
+    if row is None:
+        return None
+    place = Place(request.place)
+    times = {"created_at": row.created_at, "finished_at": row.finished_at}
+    return Command(**values, **times, actor=actor, argv=argv, environment=environment, place=place, state=state)
 
 
-def _without_waiting() -> ColumnElement[bool]:
-    """True, and lets this one transaction commit without waiting for the disk: a crash can lose it, never tear it."""
-    return func.set_config("synchronous_commit", "off", True).is_not(None)
-
-
-def _running(tenant_id: str) -> Select[int]:
-    return select(func.count()).where(COMMANDS.c.tenant_id == tenant_id, COMMANDS.c.state == CommandState.RUNNING.value)
-
-
-def _storable(text: str) -> str:
+def _storable(given: str) -> str:
     """NUL and lone surrogates cannot be stored; requests that hold them are denied but remembered."""
-    text = text[:65_536]
-    if "\0" in text:
-        text = text.replace("\0", "\\0")
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    kept = given[:65_536]
+    if "\0" in kept:
+        kept = kept.replace("\0", "\\0")
+    return kept.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def finish(store: Engine, command_id: str, outcome: Outcome, output: Sequence[OutputChunk] = ()) -> Command | None:
+def finish(store: Engine, command: Command, outcome: Outcome, output: Sequence[OutputChunk] = ()) -> Command | None:
     """Store how it ended and the rest of its output; None when somebody else has settled it already."""
-    statement = (
-        update(COMMANDS)
-        .where(COMMANDS.c.id == command_id, COMMANDS.c.state == CommandState.RUNNING.value, _without_waiting())
-        .values(
-            state=outcome.state.value,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            stopped_by=outcome.stopped_by,
-            error=None if outcome.error is None else _storable(outcome.error),
-            truncated=outcome.truncated,
-            output_bytes=outcome.output_bytes,
-            written_bytes=outcome.written_bytes,
-            duration_ms=outcome.duration_ms,
-            changed_paths=[_storable(path) for path in outcome.changed_paths],
-            changed_complete=outcome.changed_complete,
-            finished_at=NOW,
-        )
-        .returning(*_COLUMNS)
-    )
+    ending: dict[str, Any] = {
+        "exit_code": outcome.exit_code,
+        "signal": outcome.signal,
+        "stopped_by": outcome.stopped_by,
+        "error": None if outcome.error is None else _storable(outcome.error),
+        "truncated": outcome.truncated,
+        "output_bytes": outcome.output_bytes,
+        "written_bytes": outcome.written_bytes,
+        "duration_ms": outcome.duration_ms,
+        "changed_complete": outcome.changed_complete,
+    }
+    changed_paths = tuple(_storable(path) for path in outcome.changed_paths)
+    parameters = {
+        **ending,
+        "id": command.id,
+        "state": outcome.state.value,
+        "changed_paths": json.dumps(changed_paths),
+    }
+    if output:
+        parameters["seqs"] = [one.seq for one in output]
+        parameters["streams"] = [one.stream for one in output]
+        parameters["datas"] = [one.data for one in output]
     with single(store) as connection:
-        if output:
-            done = statement.cte("done")
-            row = connection.execute(select(done).add_cte(_kept(done, output))).mappings().one_or_none()
-        else:
-            row = connection.execute(statement).mappings().one_or_none()
-    return None if row is None else _command(row)
-
-
-def _kept(done: CTE, chunks: Sequence[OutputChunk]) -> CTE:
-    """The output's rows, written by the statement that ends their command."""
-    table = COMMAND_OUTPUTS
-    lists = func.unnest(
-        literal([one.seq for one in chunks], ARRAY(Integer)),
-        literal([one.stream for one in chunks], ARRAY(Text)),
-        literal([one.data for one in chunks], ARRAY(LargeBinary)),
-    )
-    given = lists.table_valued("seq", "stream", "data", name="chunks").render_derived()
-    rows = select(done.c.id, given.c.seq, given.c.stream, given.c.data).select_from(done.join(given, true()))
-    return insert(table).from_select(["command_id", "seq", "stream", "data"], rows).cte("kept")
+        statement = _parsed(_FINISH_WITH_OUTPUT if output else _FINISH)
+        row = connection.execute(statement, parameters).one_or_none()
+    if row is None:
+        return None
+    finished_at = row.finished_at
+    return replace(command, **ending, state=outcome.state, changed_paths=changed_paths, finished_at=finished_at)
 
 
 def get(store: Engine, command_id: str) -> Command:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Engine,
+    Float,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from orchestrator.core.access import User
 from orchestrator.core.names import new_id
@@ -38,7 +51,7 @@ class Session:
 _COLUMNS = [SESSIONS.c[name] for name in Session.__dataclass_fields__]
 
 
-def _span(seconds: float) -> Any:
+def _span(seconds: float | BindParameter[float]) -> Any:
     return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
@@ -78,27 +91,33 @@ def begin(
     return secret, Session(**row._mapping)
 
 
+@functools.cache
+def _finding() -> Select[Any]:
+    """Built once: every request asks it."""
+    parent = SESSIONS.alias("parent")
+    has_parent = select(parent.c.id).where(parent.c.id == SESSIONS.c.parent_id, parent.c.expires_at > func.now())
+    is_stale = (SESSIONS.c.seen_at < func.now() - _span(TOUCH_EVERY_S)).label("is_stale")
+    return (
+        select(*_COLUMNS, is_stale, *users.columns())
+        .join(USERS, USERS.c.id == SESSIONS.c.user_id)
+        .where(
+            SESSIONS.c.digest == bindparam("digest"),
+            SESSIONS.c.hostname == bindparam("hostname"),
+            SESSIONS.c.expires_at > func.now(),
+            SESSIONS.c.seen_at > func.now() - _span(bindparam("idle_s", type_=Float)),
+            or_(SESSIONS.c.parent_id.is_(None), has_parent.exists()),
+        )
+    )
+
+
 def find(engine: Engine, secret: str, hostname: str, *, idle_s: float) -> tuple[Session, User] | None:
     """The session this secret opens on this host, if it has neither expired nor been idle for too long, and whose.
 
     A host's session ends with the console's it came from.
     """
-    parent = SESSIONS.alias("parent")
-    has_parent = select(parent.c.id).where(parent.c.id == SESSIONS.c.parent_id, parent.c.expires_at > func.now())
-    is_stale = (SESSIONS.c.seen_at < func.now() - _span(TOUCH_EVERY_S)).label("is_stale")
-    query = (
-        select(*_COLUMNS, is_stale, *users.columns())
-        .join(USERS, USERS.c.id == SESSIONS.c.user_id)
-        .where(
-            SESSIONS.c.digest == digest(secret),
-            SESSIONS.c.hostname == hostname,
-            SESSIONS.c.expires_at > func.now(),
-            SESSIONS.c.seen_at > func.now() - _span(idle_s),
-            or_(SESSIONS.c.parent_id.is_(None), has_parent.exists()),
-        )
-    )
     with single(engine) as connection:
-        row = connection.execute(query).one_or_none()
+        given = {"digest": digest(secret), "hostname": hostname, "idle_s": idle_s}
+        row = connection.execute(_finding(), given).one_or_none()
     if row is None:
         return None
     if row.is_stale:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core.names import new_id
@@ -121,18 +122,24 @@ def add(
 
 def get(engine: Engine, tenant_id: str) -> Tenant:
     """Raises TenantMissing, also for one that was removed."""
-    return _one(engine, TENANTS.c.id == tenant_id, tenant_id)
+    return _one(engine, "id", tenant_id)
 
 
 def named(engine: Engine, name: str) -> Tenant:
     """The tenant that has this name now. Raises TenantMissing."""
-    return _one(engine, TENANTS.c.name == name, name)
+    return _one(engine, "name", name)
 
 
-def _one(engine: Engine, condition: Any, shown: str) -> Tenant:
+@functools.cache
+def _finding(column: str) -> Select[Any]:
+    """Built once: nearly every request asks it."""
+    is_wanted = TENANTS.c[column] == bindparam("wanted")
+    return select(*_COLUMNS).where(is_wanted, TENANTS.c.state != TenantState.REMOVED)
+
+
+def _one(engine: Engine, column: str, shown: str) -> Tenant:
     with single(engine) as connection:
-        query = select(*_COLUMNS).where(condition, TENANTS.c.state != TenantState.REMOVED)
-        row = connection.execute(query).one_or_none()
+        row = connection.execute(_finding(column), {"wanted": shown}).one_or_none()
     if row is None:
         raise TenantMissing(
             f"There is no tenant {ascii(shown)[:60]}.", next_step="`orchestrator tenant list` shows those there are."
