@@ -26,7 +26,7 @@ from orchestrator.core.promotion.findings import Finding
 from orchestrator.core.promotion.order import CellName, PromotionOrder
 from orchestrator.core.promotions import Promotion, PromotionKind, PromotionRunning, PromotionState, PromotionStep
 from orchestrator.errors import OrchestratorError, OutsideFailure
-from orchestrator.store import promotions
+from orchestrator.store import changes, promotions
 from orchestrator.store.session import advisory_lock
 
 LOG = logs.get("promote")
@@ -193,6 +193,9 @@ class Promoting:
         code = error.code if isinstance(error, OrchestratorError) else "error"
         with self.store.begin() as connection:
             promotions.set_state(connection, promotion.id, PromotionState.FAILED, error_code=code, error=said[:4000])
+            if not isinstance(error, PromotionConflicted):  # that is told as what it makes of the change
+                change, kind = changes.get(connection, promotion.change_id), f"change.{promotion.kind.value}_failed"
+                changes.event(connection, change, kind, promotion.actor, promotion=promotion.id, reason=code)
         LOG.warning("promote.failed", promotion=promotion.id, change=promotion.change_id, code=code)
         if work is not None:
             self._record(promotion, work, Phase.AFTER, Result.FAILED, {"code": code, "error": said[:1000]})

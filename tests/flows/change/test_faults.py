@@ -178,6 +178,9 @@ def test_a_deadlock_is_tried_again_and_then_a_clear_error(own_hotel: Company, ti
         hotel.promote.run(approved.id, hotel.tenant, actor=RUTH)
     assert "Nothing was written" in str(caught.value)
     assert (guest(hotel), state_of(hotel, approved.id)) == ("guest 1", ChangeState.APPROVED)
+    with hotel.store.connect() as connection:
+        last = changes.events(connection, change_id=approved.id)[-1]
+    assert (last.kind, last.data["reason"]) == ("change.promote_failed", ProductionBusy.code)
 
 
 class Branch:
