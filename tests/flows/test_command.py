@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,15 @@ from orchestrator.core.commands import (
     Outcome,
     TooManyCommands,
 )
+from orchestrator.core.limits import CommandSection, Profile
 from orchestrator.core.ports.audit import AuditQuery, AuditUnavailable
 from orchestrator.core.ports.sandboxd import SandboxdUnreachable
 from orchestrator.flows.approval import NothingToAsk
+from orchestrator.parts.broker import Broker
 from orchestrator.parts.running import Task
 from orchestrator.store import approvals, commands
 from tests.support.cluster import Cluster
-from tests.support.gate import ADA, AGENT, BEN, Gated, gated
+from tests.support.gate import ADA, AGENT, BEN, Gated, NotingRunner, gated
 from tests.support.interfaces import tenant as another_tenant
 from tests.support.stores import control_store
 
@@ -177,6 +181,45 @@ def test_a_running_command_can_be_cancelled_and_only_then(gate: Gated) -> None:
         "id": "user_ada",
         "name": "Ada",
     }
+
+
+def test_a_command_of_another_process_is_stopped_by_leaving_word(gate: Gated) -> None:
+    gate.runner.hold = True
+    started = gate.commands.start(gate.tenant, asking("ls"), actor=AGENT)
+    next(one for one in gate.commands.follow(started.id) if one is not None)
+    runners = dict.fromkeys(("sandbox", "disposable", "query"), NotingRunner())
+    other = replace(gate.commands, gatekeeper=replace(gate.commands.gatekeeper, runners=runners), broker=Broker())
+
+    def look() -> None:
+        while not commands.is_to_cancel(gate.store, started.id):
+            time.sleep(0.01)
+        gate.runner.cancel(gate.tenant, started.id)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    assert replace(other, cancel_wait_s=60.0).cancel(gate.tenant, started.id, actor=ADA).state is CommandState.CANCELLED
+    looking.join(60)
+    assert gate.audit.search(AuditQuery(action="command.cancel"))[0].text("tenant") == "north"
+
+
+def test_a_command_nobody_runs_is_not_called_stopped(gate: Gated) -> None:
+    gate.runner.hold = True
+    started = gate.commands.start(gate.tenant, asking("ls"), actor=AGENT)
+    next(one for one in gate.commands.follow(started.id) if one is not None)
+    runners = dict.fromkeys(("sandbox", "disposable", "query"), NotingRunner())
+    other = replace(gate.commands, gatekeeper=replace(gate.commands.gatekeeper, runners=runners), cancel_wait_s=0.2)
+    with pytest.raises(CommandNotRunning, match="Nothing answered"):
+        other.cancel(gate.tenant, started.id, actor=ADA)
+    gate.runner.release.set()
+    list(gate.commands.follow(started.id))
+
+
+def test_the_profile_bounds_how_long_a_command_may_ask_for(gate: Gated) -> None:
+    short = Profile(commands=CommandSection(wall_time=90))
+    bounded = replace(gate.commands, gatekeeper=replace(gate.commands.gatekeeper, profile=lambda _: short))
+    for wanted, given in ((None, 60.0), (30.0, 30.0), (400.0, 90.0)):
+        bounded.run(gate.tenant, asking("ls", timeout_s=wanted), actor=AGENT)
+        assert gate.runner.tasks[-1].limits.wall_s == given
 
 
 def test_commands_of_a_dead_process_are_closed(gate: Gated) -> None:
