@@ -13,7 +13,7 @@ from orchestrator import config
 from orchestrator.cli import plain
 from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
-from orchestrator.setup import deputy
+from orchestrator.setup import deputy, outside
 from orchestrator.setup.deputy import Deputy
 from orchestrator.setup.images import RememberImagesStep
 from orchestrator.setup.options import from_settings
@@ -80,12 +80,14 @@ def test_a_working_directory_never_covers_the_program(directory: str, expected: 
     assert deputy.visible(Path(directory)) is expected
 
 
-def test_only_mounting_has_every_right_and_it_happens_among_the_hosts_mounts() -> None:
+def test_only_mounting_has_the_rights_for_it_and_it_happens_among_the_hosts_mounts() -> None:
     argv = deputy.host_tool("control:1", ["mount", "-t", "xfs", "a", "b"])
-    assert "--privileged" in argv and "--entrypoint=nsenter" in argv
-    assert argv[argv.index("control:1") + 1 :] == ["--target=1", "--mount", "--", "mount", "-t", "xfs", "a", "b"]
+    assert "--privileged" not in argv and "--cap-add=SYS_ADMIN" in argv and "--pid=host" in argv
+    program = argv[argv.index("control:1") + 1 :]
+    assert program == ["-m", "orchestrator.setup.outside", "mount", "-t", "xfs", "a", "b"]
+    assert outside.arguments(7, ["mount"]) == ["nsenter", "--target=7", "--mount", "--", "mount"]
     made = deputy.tool("control:1", Path("/v"), ["mkfs.xfs", "-q", "/v/disk.img"])
-    assert "--privileged" not in made and "--volume=/v:/v" in made and made[-3:] == ["control:1", "-q", "/v/disk.img"]
+    assert "SYS_ADMIN" not in str(made) and "--volume=/v:/v" in made and made[-3:] == ["control:1", "-q", "/v/disk.img"]
 
 
 def test_files_the_configuration_names_elsewhere_are_shown_and_ours_are_not_twice(tmp_path: Path) -> None:
