@@ -11,6 +11,18 @@ from orchestrator.core.tenants import Tenant, TenantMissing
 from orchestrator.flows.refresh import RefreshFlow
 
 STEPS = [step.value for step in RefreshStep]
+WORDS = {
+    RefreshStep.PLANNED: "getting ready",
+    RefreshStep.SAVING: "saving changes that were not proposed",
+    RefreshStep.CLONING: "copying the newest snapshot",
+    RefreshStep.STARTING: "starting the new database beside the present one",
+    RefreshStep.CHECKING: "checking the new database",
+    RefreshStep.SWAPPING: "swapping it in",
+    RefreshStep.SETTLING: "putting the earlier database aside",
+    RefreshStep.CARRYING: "carrying saved changes over",
+    RefreshStep.PRUNING: "tidying up",
+    RefreshStep.FINISHED: "done",
+}
 
 
 def refresh_handler(flow: RefreshFlow, tenant_of: Callable[[str], Tenant]) -> Handler:
@@ -24,8 +36,9 @@ def refresh_handler(flow: RefreshFlow, tenant_of: Callable[[str], Tenant]) -> Ha
 
         def on_step(step: str) -> None:
             if step in STEPS:
-                context.line(step)
-                context.progress(STEPS.index(step) / len(STEPS), step)
+                said = WORDS[RefreshStep(step)]
+                context.line(said)
+                context.progress(STEPS.index(step) / len(STEPS), said)
 
         if job.arguments.get("undo"):
             return summary(flow.undo(tenant, actor=actor_of(job), reason=job.reason, on_step=_uncancelled(on_step)))

@@ -12,6 +12,7 @@ from orchestrator.core.jobs import Handler, JobContext, actor_of
 from orchestrator.core.snapshots import SnapshotStep
 from orchestrator.core.tenants import TenantMissing
 from orchestrator.errors import OrchestratorError
+from orchestrator.flows.snapshot.flow import SnapshotBusy
 from orchestrator.scheduler.asked import asked_handlers
 from orchestrator.scheduler.handlers import refresh_handler
 from orchestrator.scheduler.service import Scheduler
@@ -93,10 +94,19 @@ def _snapshot(services: Services, context: JobContext) -> Mapping[str, Any]:
 
 def _prune(services: Services, context: JobContext) -> Mapping[str, Any]:
     keep = int(context.job.arguments.get("keep") or services.settings.snapshots.kept)
-    removed = services.snapshots.prune(keep=keep, actor=actor_of(context.job))
+    try:
+        removed = services.snapshots.prune(keep=keep, actor=actor_of(context.job))
+    except SnapshotBusy:
+        if "actor" in context.job.arguments:
+            raise  # somebody waits for the answer
+        context.line("a snapshot is being taken: the next round tidies up")
+        removed = []
     for snapshot_id in removed:
         context.line(f"removed the snapshot {snapshot_id}")
     stopped = services.refresh.generations.stop_idle_bases(idle_s=services.settings.reconcile.base_idle)
+    given_back = services.refresh.generations.volume.give_back()
+    if given_back:
+        context.line(f"gave {given_back >> 20} MiB back to the disk below the volume")
     try:
         if services.installation.drivers.repository.tidy():
             context.line("put the repository's packs into one")

@@ -311,8 +311,12 @@ def find(
     before: datetime | None = None,
     limit: int = 50,
     tenant_ids: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> list[Job]:
-    """The newest first. `before` pages on by creation time; with `tenant_ids` only those tenants' jobs."""
+    """The newest first. `before` pages on by creation time; with `tenant_ids` only those tenants' jobs.
+
+    Of the kinds in `without`, only failed ones.
+    """
     query = select(*_COLUMNS).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(min(limit, 500))
     if tenant_id is not None:
         query = query.where(JOBS.c.tenant_id == tenant_id)
@@ -324,6 +328,8 @@ def find(
         query = query.where(JOBS.c.created_at < before)
     if tenant_ids is not None:
         query = query.where(JOBS.c.tenant_id.in_(list(tenant_ids)))
+    if without:
+        query = query.where(or_(JOBS.c.kind.not_in(list(without)), JOBS.c.state == JobState.FAILED))
     with engine.connect() as connection:
         return [_job(row) for row in connection.execute(query)]
 

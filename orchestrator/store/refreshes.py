@@ -162,6 +162,18 @@ def history(
         return [_refresh(row) for row in connection.execute(query)]
 
 
+def newest(engine: Engine, tenant_ids: Collection[str]) -> dict[str, Refresh]:
+    """The last one of each of those tenants, however it ended."""
+    query = (
+        select(*_COLUMNS)
+        .ext(distinct_on(REFRESHES.c.tenant_id))
+        .where(REFRESHES.c.tenant_id.in_(list(tenant_ids)))
+        .order_by(REFRESHES.c.tenant_id, REFRESHES.c.started_at.desc(), REFRESHES.c.id.desc())
+    )
+    with engine.connect() as connection:
+        return {row.tenant_id: _refresh(row) for row in connection.execute(query)}
+
+
 def last_done(engine: Engine) -> dict[str, Refresh]:
     """The newest successful one of every tenant."""
     query = (
@@ -217,6 +229,13 @@ def postponement(engine: Engine, tenant_id: str) -> Postponement | None:
     with engine.connect() as connection:
         row = connection.execute(select(POSTPONEMENTS).where(POSTPONEMENTS.c.tenant_id == tenant_id)).one_or_none()
     return None if row is None else Postponement(**row._mapping)
+
+
+def postponements(engine: Engine, tenant_ids: Collection[str]) -> dict[str, Postponement]:
+    """Those of the tenants named, by tenant."""
+    query = select(POSTPONEMENTS).where(POSTPONEMENTS.c.tenant_id.in_(list(tenant_ids)))
+    with engine.connect() as connection:
+        return {row.tenant_id: Postponement(**row._mapping) for row in connection.execute(query)}
 
 
 def keep_date(engine: Engine, tenant_id: str) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from orchestrator.core.schedule import Slot, decide
@@ -119,6 +121,19 @@ def last(engine: Engine, kind: str, target: str = "") -> Decided | None:
     return None if row is None else Decided(**row._mapping)
 
 
+def lasts(engine: Engine, kind: str, targets: Collection[str]) -> dict[str, Decided]:
+    """The newest decision for each of `targets` that has one."""
+    columns = [SLOTS.c[name] for name in ("kind", "target", "due_at", "outcome", "reason", "job_id", "decided_at")]
+    query = (
+        select(*columns)
+        .ext(distinct_on(SLOTS.c.target))
+        .where(SLOTS.c.kind == kind, SLOTS.c.target.in_(list(targets)))
+        .order_by(SLOTS.c.target, SLOTS.c.due_at.desc())
+    )
+    with engine.connect() as connection:
+        return {row.target: Decided(**row._mapping) for row in connection.execute(query)}
+
+
 def prune(engine: Engine, *, keep_days: int) -> int:
     """Forget decisions older than `keep_days`; the newest of every target stay, being younger than any slot."""
     with engine.begin() as connection:
@@ -127,9 +142,14 @@ def prune(engine: Engine, *, keep_days: int) -> int:
         ).rowcount
 
 
-def recent(engine: Engine, *, limit: int = 10) -> list[Decided]:
-    """What was decided last, the newest first."""
+def recent(engine: Engine, *, limit: int = 10, without: Collection[str] = ()) -> list[Decided]:
+    """What was decided last, the newest first; kinds in `without` are left out."""
     columns = [SLOTS.c[name] for name in ("kind", "target", "due_at", "outcome", "reason", "job_id", "decided_at")]
     with engine.connect() as connection:
-        rows = connection.execute(select(*columns).order_by(SLOTS.c.decided_at.desc()).limit(min(limit, 200)))
+        rows = connection.execute(
+            select(*columns)
+            .where(SLOTS.c.kind.not_in(list(without)))
+            .order_by(SLOTS.c.decided_at.desc())
+            .limit(min(limit, 200))
+        )
         return [Decided(**row._mapping) for row in rows]

@@ -17,6 +17,7 @@ from orchestrator.web.wording import duration, many
 
 router = APIRouter(prefix="/workspaces/{name}/activity", include_in_schema=False)
 LISTED = 50
+ASKS = ("select", "with", "values", "table", "show", "explain")
 VERBS = {
     "query": "asked the database",
     "git": "worked with git",
@@ -60,7 +61,7 @@ def show(
     return visit.show(
         "activity/list.html",
         tenant=tenant,
-        entries=[(one, sentence(one), shown_argv(one.argv)) for one in found[:LISTED]],
+        entries=[(one, sentence(one), what(one)) for one in found[:LISTED]],
         older=found[LISTED - 1].created_at.isoformat() if len(found) > LISTED else "",
         state=state,
     )
@@ -78,11 +79,24 @@ def _moment(text: str) -> datetime | None:
     return found
 
 
+def what(command: Command) -> str:
+    """What was asked for as people read it: a question to the database is its SQL, the rest the command itself."""
+    if command.argv[:1] == ("query",) and len(command.argv) > 1:
+        return command.argv[-1]
+    return shown_argv(command.argv)
+
+
+def _verb(command: Command) -> str:
+    program = command.argv[0].rsplit("/", 1)[-1] if command.argv else ""
+    if program == "query" and len(command.argv) > 1 and not command.argv[-1].lstrip(" (\n").lower().startswith(ASKS):
+        return "worked on the database"
+    return VERBS.get(program, "ran a command")
+
+
 def sentence(command: Command) -> str:
     """`The agent pricing asked the database; it worked (12 ms).`"""
     who = f"The agent {command.actor.name}" if command.actor.is_agent else command.actor.name
-    program = command.argv[0].rsplit("/", 1)[-1] if command.argv else ""
-    verb = VERBS.get(program, "ran a command")
+    verb = _verb(command)
     if command.state is CommandState.DENIED:
         return f"{who} wanted to run a command; {ENDS[command.state]}."
     if command.state is CommandState.FINISHED:

@@ -95,9 +95,11 @@ def _shown(record: AuditRecord) -> dict[str, object]:
 
 
 @router.get("/check")
-def check(visit: Reader) -> Response:
-    """Recompute the whole chain and compare it with the signed checkpoints."""
-    return visit.show("audit/check.html", found=visit.services.audit.verify())
+def check(visit: Reader, now: Annotated[bool, Query()] = False) -> Response:
+    """Recompute the whole chain and compare it with the signed checkpoints; the page asks for it by itself."""
+    if visit.is_fragment:
+        return visit.piece("audit/checked.html", found=visit.services.audit.verify())
+    return visit.show("audit/check.html", found=visit.services.audit.verify() if now else None)
 
 
 @router.get("/export.jsonl", response_class=StreamingResponse)

@@ -15,6 +15,7 @@ POINTS_MAX = 400
 RANKED_MAX = 25
 ROW, NAMES, FIGURES, NAME_LENGTH = 26, 170, 80, 24
 TEXT_LENGTH = 300
+SLOT_MAX = 48  # a single value is a bar, not a wall
 SMALLEST = 1e-9  # below it a value is drawn as nothing
 
 
@@ -48,7 +49,7 @@ def bars(title: str, points: Sequence[Point], *, unit: str = "") -> str:
     if not points:
         return _nothing(title)
     top = _ceiling(max(point.value for point in points))
-    slot = (WIDTH - LEFT - RIGHT) / len(points)
+    slot = min((WIDTH - LEFT - RIGHT) / len(points), SLOT_MAX)
     drawn = "".join(
         f'<rect class="bar{" bad" if point.is_bad else ""}" x="{LEFT + index * slot + slot * 0.12:.1f}" '
         f'y="{_y(point.value, top):.1f}" width="{max(slot * 0.76, 1):.1f}" '

@@ -15,6 +15,7 @@ from orchestrator.web.visit import Visit, reading
 
 router = APIRouter(prefix="/jobs", include_in_schema=False)
 PAGE = 50
+ROUTINE = ("reconcile",)  # every minute, and of interest only when something is wrong
 
 
 @router.get("")
@@ -23,10 +24,12 @@ def listed(
     tenant: Annotated[str, Query(max_length=60)] = "",
     kind: Annotated[str, Query(max_length=40)] = "",
     state: Annotated[str, Query(max_length=20)] = "",
+    routine: Annotated[str, Query(max_length=5)] = "",
     before: datetime | None = None,
 ) -> Response:
     """Newest first; `before` pages towards older ones."""
     store = visit.services.store
+    is_everything = bool(kind or state or tenant or routine)
     found = jobs.find(
         store,
         tenant_id=visit.tenant(tenant).id if tenant else None,
@@ -35,8 +38,9 @@ def listed(
         before=before,
         limit=PAGE + 1,
         tenant_ids=visit.who.tenant_ids,
+        without=() if is_everything else ROUTINE,
     )
-    chosen = {"tenant": tenant, "kind": kind, "state": state}
+    chosen = {"tenant": tenant, "kind": kind, "state": state, "routine": routine}
     older = {**chosen, "before": found[PAGE - 1].created_at.isoformat()} if len(found) > PAGE else None
     values = {
         "jobs": found[:PAGE],

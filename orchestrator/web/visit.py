@@ -63,7 +63,7 @@ class Visit:
     def text(self, name: str, *, length_max: int = 4000) -> str:
         """One field of the form, trimmed and cut; empty when it is missing."""
         value = self.form.get(name, "")
-        return value.strip()[:length_max] if isinstance(value, str) else ""
+        return value.replace("\r\n", "\n").strip()[:length_max] if isinstance(value, str) else ""
 
     def values(self, name: str, *, count_max: int = 20_000) -> list[str]:
         """Every value of a repeated field."""

@@ -19,6 +19,9 @@ GOOD = frozenset(
         "in_force",
         "enforced",
         "merged",
+        "done",
+        "committed",
+        "ready",
     }
 )
 WARN = frozenset(
@@ -35,6 +38,8 @@ WARN = frozenset(
         "postponed",
         "claimed",
         "conventional",
+        "pending",
+        "skipped",
     }
 )
 BAD = frozenset(
@@ -49,6 +54,8 @@ BAD = frozenset(
         "broken",
         "expired",
         "error",
+        "refused",
+        "timed_out",
     }
 )
 HIDDEN = {"Cf", "Cc", "Co", "Cn", "Zl", "Zp"}

@@ -47,6 +47,7 @@ def show(name: str, visit: Reader) -> Response:
         ),
         jobs=open_jobs(visit, tenant),
         published=next(iter(publishes.history(services.store, tenant.id, limit=1)), None),
+        is_behind=services.publish.is_behind(tenant),
         profile=services.settings.limits.profile(tenant.profile),
     )
 

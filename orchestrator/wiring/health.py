@@ -47,18 +47,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Disk:
-    """`per_generation` is what a refresh takes that no snapshot shares, `per_snapshot` what a snapshot takes."""
+    """`per_snapshot` is what one snapshot takes; unlike a generation, it shares nothing."""
 
     free_bytes: int
     total_bytes: int
     is_reflink: bool
     forecast: Forecast
-    per_generation: int | None
     per_snapshot: int | None
-
-    @property
-    def generations_left(self) -> int | None:
-        return self.free_bytes // self.per_generation if self.per_generation else None
 
     @property
     def snapshots_left(self) -> int | None:
@@ -104,7 +99,7 @@ def records(services: Services) -> Records:
         leader=leader,
         leads_now=_is_led(services),
         late_s=(now - leader.ticked_at).total_seconds() if leader else None,
-        decisions=slots.recent(store, limit=SHOWN_DECISIONS),
+        decisions=slots.recent(store, limit=SHOWN_DECISIONS, without=("reconcile",)),
         snapshots=newest,
         alerts=judge(listed, measures.collect(store, schedule)),
         disk=_disk(services),
@@ -139,7 +134,6 @@ def _disk(services: Services) -> Disk:
         total_bytes=volume.total_bytes(),
         is_reflink=volume.is_reflink,
         forecast=disk_full([*points, (datetime.now(UTC), free)]),
-        per_generation=_per_generation(services),
         per_snapshot=max(sizes) if sizes else None,
     )
 
@@ -204,7 +198,11 @@ class Outside:
 
 def outside(services: Services) -> Outside:
     """Asks the engine, the proxy and the machine; takes a moment. Never raises for a part that does not answer."""
-    found = [_asked("Container engine", lambda: _engine(services)), _asked("Proxy", lambda: _proxy(services))]
+    found = [
+        _asked("Container engine", lambda: _engine(services)),
+        _asked("Proxy", lambda: _proxy(services)),
+        _asked("Room for refreshes", lambda: _room(services)),
+    ]
     settings = services.settings
     return Outside(found, [*facts(from_settings(settings)), *credential_results(settings)])
 
@@ -216,6 +214,16 @@ def _asked(name: str, ask: Callable[[], Fact]) -> Fact:
         return Fact(name, f"{error.message} {error.effect}".strip(), "bad", error.next_step)
     except (OSError, SQLAlchemyError) as error:
         return Fact(name, f"It could not be asked ({type(error).__name__}).", "bad")
+
+
+def _room(services: Services) -> Fact:
+    """For how many generations more the disk has room, by what the present ones hold for themselves."""
+    each, free = _per_generation(services), services.sample.volume.free_bytes()
+    if each is None:
+        return Fact("Room for refreshes", "No tenant has a database yet, so nothing can be measured.")
+    count = free // max(each, 1)
+    said = f"about {count:,} more databases: each holds {each / 2**20:,.1f} MiB that no snapshot shares"
+    return Fact("Room for refreshes", said, "good" if count >= 50 else "warn" if count >= 10 else "bad")
 
 
 def _engine(services: Services) -> Fact:

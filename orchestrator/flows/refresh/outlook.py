@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
+from orchestrator.core.generations import GenerationState
 from orchestrator.core.refresh import Postponement, Refresh
 from orchestrator.core.schedule import Schedule, upcoming
 from orchestrator.core.tenants import Tenant
@@ -30,13 +31,19 @@ class Outlook:
 
 
 def outlook(store: Engine, schedule: Schedule, tenants: Iterable[Tenant]) -> list[Outlook]:
-    """For each of `tenants`, as of now."""
+    """For each of `tenants`, as of now; a fixed number of questions however many they are."""
+    wanted = list(tenants)
+    ids = [tenant.id for tenant in wanted]
     now = slots.now(store)
+    with store.connect() as connection:
+        live = {one.tenant_id: one for one in generations.listed(connection, states=[GenerationState.LIVE])}
+        used = {live[tenant_id].snapshot_id for tenant_id in ids if tenant_id in live}
+        made_from = {snapshot_id: snapshots.get(connection, snapshot_id) for snapshot_id in used}
+    postponed, last = refreshes.postponements(store, ids), refreshes.newest(store, ids)
+    decided = slots.lasts(store, "refresh", ids)
     found = []
-    for tenant in tenants:
-        with store.connect() as connection:
-            live = generations.live(connection, tenant.id)
-            snapshot = snapshots.get(connection, live.snapshot_id) if live is not None else None
+    for tenant in wanted:
+        snapshot = made_from[live[tenant.id].snapshot_id] if tenant.id in live else None
         coming = upcoming(schedule, "refresh", now, target=tenant.id, name=tenant.name)
         found.append(
             Outlook(
@@ -45,9 +52,9 @@ def outlook(store: Engine, schedule: Schedule, tenants: Iterable[Tenant]) -> lis
                 snapshot_id=snapshot.id if snapshot else None,
                 data_as_of=snapshot.taken_at if snapshot else None,
                 next_due_at=coming.due_at if coming else None,
-                postponed=refreshes.postponement(store, tenant.id),
-                last_slot=slots.last(store, "refresh", tenant.id),
-                last=next(iter(refreshes.history(store, tenant_id=tenant.id, limit=1)), None),
+                postponed=postponed.get(tenant.id),
+                last_slot=decided.get(tenant.id),
+                last=last.get(tenant.id),
             )
         )
     return found
