@@ -63,9 +63,9 @@ class Comparison:
             for work in works:
                 read = 0 if work.how is HowCompared.UNCHANGED else self._read(work, matcher)
                 self.costs.append(TableCost(work.part.name, work.how, work.why, work.blocks, read))
+            old_lines, new_lines = matcher.leftovers()
         except HeldTooMuch:
             raise self._too_many(table.shape.table) from None
-        old_lines, new_lines = matcher.leftovers()
         self.changes += join_rows(table.shape, table.base_columns, map(cells, old_lines), map(cells, new_lines))
         if len(self.changes) > self.limits.rows_max:
             raise self._too_many(table.shape.table)

@@ -13,6 +13,8 @@ from tests.drivers.postgres.diff.histories import SCHEMA
 from tests.drivers.postgres.diff.oracle import brute_force, flattened
 from tests.support.generations import Server, servers
 
+pytestmark = pytest.mark.server
+
 MANY = 100_000
 BIG = f"""
 CREATE TABLE many (id int PRIMARY KEY, a int, b text) WITH (fillfactor = 100);

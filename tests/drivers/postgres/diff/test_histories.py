@@ -16,6 +16,8 @@ from tests.drivers.postgres.diff.histories import SCHEMA, play
 from tests.drivers.postgres.diff.oracle import brute_force, flattened
 from tests.support.generations import Server, servers
 
+pytestmark = pytest.mark.server
+
 # More of them, or another course: DIFF_HISTORIES=500 DIFF_SEED=7 pytest tests/drivers/postgres/diff
 HISTORIES = int(os.environ.get("DIFF_HISTORIES", "16"))
 SEED = int(os.environ.get("DIFF_SEED", "1"))
