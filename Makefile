@@ -31,8 +31,8 @@ test: environment  ## prepare the machine, check the code, run the whole suite
 	@scripts/check.sh
 	@scripts/test.sh
 
-test-fast: environment  ## the tests that need no container engine, under a minute
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not engine and not trip and not browser and not chaos"
+test-fast: environment  ## the tests that need neither container engine nor database server, under a minute
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not server and not engine and not trip and not browser and not chaos"
 
 test-chaos: environment  ## kill parts at the boundaries of steps
 	@$(BIN)/python -m pytest -m chaos

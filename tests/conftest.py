@@ -15,6 +15,13 @@ from tests.support.engine import SessionImages, directory_on, mounted_volume, ru
 from tests.support.snapshot import SnapshotRig, snapshot_rig
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever starts a server says so by the fixture; the mark lets the quick part leave them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """One PostgreSQL 18 per test process."""

@@ -16,6 +16,8 @@ from orchestrator.shadow import CommitConflict, ScratchServer, ShadowDB
 from orchestrator.shadow.ordering import children_first, parents_first
 from tests.support.cluster import Cluster
 
+pytestmark = pytest.mark.server
+
 SQLITE = """
 CREATE TABLE teams (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT, name TEXT,
   lead INTEGER NOT NULL REFERENCES people (id));

@@ -29,6 +29,8 @@ from orchestrator.shadow import (
 from orchestrator.shadow.database import ShadowSpent
 from tests.support.cluster import Cluster
 
+pytestmark = pytest.mark.server
+
 SQLITE = """
 CREATE TABLE customers (id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name VARCHAR(20) NOT NULL, email TEXT UNIQUE,
   boss INTEGER REFERENCES customers (id));
