@@ -29,6 +29,15 @@ class PublishBody(Body):
     reason: str = Field("on demand", max_length=500)
 
 
+class FindingView(View):
+    """Why something did not leave the workspace; never holds a secret itself."""
+
+    kind: str
+    path: str
+    line: int | None
+    what: str
+
+
 class PublishView(View):
     """One publish: the work committed, checked outside the container, and pushed."""
 
@@ -40,6 +49,7 @@ class PublishView(View):
     base_commit: str | None
     commit: str | None
     files_count: int
+    findings: list[FindingView]
     error: str
     started_at: datetime
     finished_at: datetime | None

@@ -67,7 +67,7 @@ class TokenBody(Body):
     name: str = Field(max_length=80)
     user: str | None = Field(None, max_length=80)
     role: Role | None = Field(None, strict=False)
-    scopes: list[Scope] = Field(default_factory=list, strict=False, max_length=100)
+    scopes: list[Annotated[Scope, Field(strict=False)]] = Field(default_factory=list, max_length=100)
     tenants: list[str] | None = Field(None, max_length=2000)
     lifetime_days: float = Field(30.0, gt=0, le=3660)
 

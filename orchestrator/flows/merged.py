@@ -61,21 +61,27 @@ class MergedFlow:
             if change.code_head is None or self.seen.get(change.id) == f"{at} {change.code_head}":
                 continue
             if self.code.is_in_production(change.code_head):
-                said += self._noticed(change, at)
+                noticed = self._noticed(change, at)
+                if noticed is None:
+                    continue
+                said += noticed
             self.seen[change.id] = f"{at} {change.code_head}"
         return said
 
-    def _noticed(self, change: Change, at: str) -> list[str]:
-        """Code alone: the change is done. With rows it stays what it is, and says that only they are left."""
+    def _noticed(self, change: Change, at: str) -> list[str] | None:
+        """Code alone: the change is done. With rows it stays what it is, and says that only they are left.
+
+        None when somebody else is at the change: the next round sees what they made of it.
+        """
         with self._alone(change) as taken:
             if not taken:
-                return []
+                return None
             try:
                 if change.has_rows or self._migrations(change):
                     return [f"change {change.id}: its code is in {self.production}"] if self._note(change, at) else []
                 self._done(change, at)
             except (ChangeStateConflict, PromotionRunning):
-                return []  # somebody was faster; the next round sees what they made of it
+                return None
         return [f"change {change.id}: merged into {self.production} elsewhere"]
 
     @contextmanager

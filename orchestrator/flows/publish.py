@@ -125,9 +125,15 @@ class PublishFlow:
         conflicts: tuple[str, ...] = ()
         if head and production:
             ahead = len(self.repository.log(head, since=production, limit=1000))
-            behind = len(self.repository.log(production, since=head, limit=1000))
+            if not self.repository.holds(production, at=head):  # the merge of one's own work is nothing new
+                behind = len(self.repository.log(production, since=head, limit=1000))
             conflicts = self.repository.merge_check(production, head).conflicts if ahead and behind else ()
         return BranchView(branch, head, production or "", ahead, behind, conflicts, last)
+
+    def is_behind(self, tenant: Tenant) -> bool:
+        """Whether production's branch has moved on since the tenant's code was taken from it; asks nobody."""
+        head, production = self.repository.branch(_branch(tenant)), self.repository.branch(self.production)
+        return head is not None and production is not None and not self.repository.holds(production, at=head)
 
     def _publish(self, tenant: Tenant, record: Publish, branch: str, published: str | None, actor: Actor) -> Publish:
         with self.reach(tenant) as sandboxd:

@@ -152,9 +152,7 @@ class Code:
         at = self._production_now()
         if not self.repository.has(commit) or self._taken_out(at, commit) is not None:
             return False
-        if self.repository.is_ancestor(commit, at):
-            return True
-        return self.repository.merge_check(at, commit).tree == self.repository.tree(at)
+        return self.repository.holds(commit, at=at)
 
     def _production_now(self) -> str:
         at = self.repository.fetch(branch=self.production)

@@ -168,7 +168,7 @@ class WorkspacePart:
         left = [path.decode("utf-8", "backslashreplace") for path in marked.stdout.split(b"\0") if path]
         if left:
             raise MergeConflicts(
-                f"Conflict marks still stand in the workspace: {', '.join(map(publishing.shown_name, left[:5]))}.",
+                f"Conflict marks still stand in {_named(left)}.",
                 effect="Nothing was published.",
                 next_step="Resolve them in the files, then publish again.",
                 conflicts=left,
@@ -228,11 +228,14 @@ class WorkspacePart:
         message = f"Bring {branch} up to date with {self.production}"
         ended = git.run("merge", "--no-edit", "-m", message, commit, environment=identity, allowed=(0, 1, 2, 128))
         if ended.exit_code != 0:
+            paths = self.conflicts(git)
+            if not paths:
+                raise git.failed("merge", ended)
             raise MergeConflicts(
-                f"{self.production} and {branch} change the same lines.",
-                effect="The conflict marks stand in the workspace; nothing was published.",
-                next_step="Resolve them in the files, then publish.",
-                conflicts=self.conflicts(git),
+                f"{self.production} and {branch} change the same lines in {_named(paths)}.",
+                effect="Both versions stand in these files between conflict marks; nothing of the merge was published.",
+                next_step="Edit the files so that they are right and hold no marks, then publish.",
+                conflicts=paths,
             )
         return git.commit_id("HEAD") or commit
 
@@ -262,6 +265,11 @@ def read_status(output: bytes) -> Standing:
             if line.startswith(b"u "):
                 unresolved.append(line.split(b" ", 10)[-1].decode("utf-8", "backslashreplace"))
     return Standing(head, branch, entries, has_new_directory, tuple(unresolved))
+
+
+def _named(paths: Sequence[str]) -> str:
+    shown = ", ".join(publishing.shown_name(path) for path in paths[:5])
+    return f"{shown} and {len(paths) - 5} more files" if len(paths) > 5 else shown
 
 
 def _identity(author: str, branch: str) -> dict[str, str]:

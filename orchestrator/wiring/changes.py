@@ -19,6 +19,7 @@ from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.diff.differ import PostgresDiffer
 from orchestrator.errors import InvalidInput, OrchestratorError
 from orchestrator.flows.change import ChangeFlow
+from orchestrator.flows.merged import MergedFlow
 from orchestrator.flows.promote import PromoteFlow
 from orchestrator.flows.rehearse import RehearseFlow
 from orchestrator.flows.revert import RevertFlow
@@ -52,6 +53,7 @@ class ChangeServices:
     checks: Checks
     credential: CredentialCheck
     copies: Copies
+    merged: MergedFlow | None
 
     def settle(self) -> list[str]:
         """What a process that died left open is found out, what waited too long lapses; says what was done.
@@ -61,6 +63,7 @@ class ChangeServices:
         done = [f"promotion {name}: {state.value}" for name, state in self.promote.recover().items()]
         done += [f"revert {name}: {state.value}" for name, state in self.revert.recover().items()]
         done += [f"change {change.id}: {change.reason}" for change in self.review.expire()]
+        done += self.merged.run() if self.merged else []
         return done + [f"removed the left-over rehearsal {name}" for name in self.copies.sweep()]
 
 
@@ -131,6 +134,9 @@ def change_services(drivers: Drivers, store: Engine, generations: Generations, c
         checks=checks,
         credential=CredentialCheck(settings, drivers),
         copies=copies,
+        merged=None
+        if code is None
+        else MergedFlow(store, drivers.audit, code, drivers.repository, settings.branch.production),
     )
 
 

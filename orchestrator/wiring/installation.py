@@ -156,12 +156,16 @@ class Installation:
     def _repository(self, progress: Progress) -> None:
         """Our mirror of the company's repository; without a remote of its own the demo app becomes the company's."""
         places, branch = self.drivers.places, self.drivers.settings.branch
-        if not branch.remote and not (company_repository(places) / "HEAD").exists():
+        self.drivers.repository.ensure()
+        if branch.remote:
+            return
+        if not (company_repository(places) / "HEAD").exists():
+            if self.drivers.repository.branch(branch.production) is not None:
+                LOG.error("repository.gone", path=str(company_repository(places)))
+                return  # it was there before: another history in its place would be taken for production's
             progress("making the company's repository from the demo app")
             first_commit(DEMO_APP, company_repository(places), branch=branch.production)
-        if not branch.remote:
-            push_keys(self.drivers.settings).ensure()
-        self.drivers.repository.ensure()
+        push_keys(self.drivers.settings).ensure()
 
     def _fetch(self) -> None:
         """Bring our mirror up to date now and then; a remote that hangs holds up nobody who waits for the lock."""

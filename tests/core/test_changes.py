@@ -21,6 +21,7 @@ def test_what_is_over_stays_over() -> None:
                 next_state(state, verb, "c1")
     assert {verb for verb, table in TRANSITIONS.items() if ChangeState.PROMOTED in table} == {"revert"}
     assert all(next_state(state, "rebase", "c1") is ChangeState.DRAFT for state in OPEN)
+    assert all(next_state(state, "merge", "c1") is ChangeState.PROMOTED for state in OPEN)
 
 
 def test_a_review_is_bound_to_rows_commit_and_migrations() -> None:

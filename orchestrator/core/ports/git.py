@@ -194,6 +194,10 @@ class Repository(Protocol):
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool: ...
 
+    def holds(self, commit: str, *, at: str) -> bool:
+        """Whether `at` has what `commit` brings: merged, or with nothing left that a merge would add."""
+        ...
+
     def merge_check(self, ours: str, theirs: str) -> MergeCheck: ...
 
     def merge(self, check: MergeCheck, *, message: str, author: str, email: str) -> str:

@@ -41,7 +41,10 @@ class BareRepository:
         self._git = Git(directory)
         self._remote = remote
         self._pack_bytes_max = pack_bytes_max
+        # What is so once for whole commit ids is so for ever.
         self._seen: set[str] = set()
+        self._descends: dict[tuple[str, str], bool] = {}
+        self._held_by: dict[tuple[str, str], bool] = {}
 
     def ensure(self) -> None:
         if (self._directory / "HEAD").exists():
@@ -97,8 +100,12 @@ class BareRepository:
         return self._git.run("rev-parse", "--verify", f"{self._known(revision)}^{{tree}}").text.strip()
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
-        arguments = ("merge-base", "--is-ancestor", self._known(ancestor), self._known(descendant))
-        return self._git.run(*arguments, allowed=(0, 1)).exit_code == 0
+        pair = (self._known(ancestor), self._known(descendant))
+        if pair not in self._descends:
+            if len(self._descends) >= SEEN_MAX:
+                self._descends.clear()
+            self._descends[pair] = self._git.run("merge-base", "--is-ancestor", *pair, allowed=(0, 1)).exit_code == 0
+        return self._descends[pair]
 
     # Packs
 
@@ -198,6 +205,16 @@ class BareRepository:
         )
 
     # Merging and moving
+
+    def holds(self, commit: str, *, at: str) -> bool:
+        if self.is_ancestor(commit, at):
+            return True
+        pair = (commit, at)
+        if pair not in self._held_by:
+            if len(self._held_by) >= SEEN_MAX:
+                self._held_by.clear()
+            self._held_by[pair] = self.merge_check(at, commit).tree == self.tree(at)
+        return self._held_by[pair]
 
     def merge_check(self, ours: str, theirs: str) -> MergeCheck:
         ours, theirs = self._known(ours), self._known(theirs)
