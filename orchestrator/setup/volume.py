@@ -37,7 +37,9 @@ class VolumeStep:
             lacking = mounts.lacking_options(self._point)
             shares = self._shares()
             if shares and not lacking:
-                return CheckResult(self.name, True, note=f"{self._point}, {mounts.mount_of(self._point).file_system}")
+                found = mounts.mount_of(self._point)
+                slow = ", slow: mounted with `discard` until it is mounted again" if "discard" in found.options else ""
+                return CheckResult(self.name, True, note=f"{self._point}, {found.file_system}{slow}")
             if self._is_settled():
                 return CheckResult(self.name, True, note=self._shortcomings(shares, lacking))
         return CheckResult(self.name, False, f"{self._point} is not prepared", "Run make setup.")

@@ -72,6 +72,10 @@ class Volume(Protocol):
 
     def total_bytes(self) -> int: ...
 
+    def give_back(self, *, for_s: float = 60.0) -> int:
+        """Give what was deleted here back to the disk below, gently and for `for_s` at most; returns bytes."""
+        ...
+
     def used_bytes(self, path: Path) -> int:
         """The blocks the tree's files refer to, shared ones included."""
         ...

@@ -14,6 +14,7 @@ FICLONE = 0x40049409
 FS_IOC_FIEMAP = 0xC020660B
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
+FITRIM = 0xC0185879
 FS_IOC_FSGETXATTR = 0x801C581F
 FS_IOC_FSSETXATTR = 0x401C5820
 IMMUTABLE = 0x10
@@ -24,13 +25,17 @@ EXTENTS_A_CALL = 256
 
 _XATTR = struct.Struct("=IIIII8x")  # xflags, extent size, extents, project id, copy-on-write extent size
 _FIEMAP = struct.Struct("=QQIIII")
+_RANGE = struct.Struct("=QQQ")  # start, length, the shortest piece worth it
 _EXTENT = struct.Struct("=QQQQQIIII")
 _QUOTA = struct.Struct("=bbHI6Q2i2H4b3QiHh8x")
 
 _GET_QUOTA = ((ord("X") << 8) + 3) << 8 | 2
 _SET_LIMIT = ((ord("X") << 8) + 4) << 8 | 2
-_BLOCK_HARD = 1 << 3
+_INODE_HARD, _BLOCK_HARD = 1 << 1, 1 << 3
 _QUOTA_BLOCK_BYTES = 512
+# What a file costs the file system itself is nobody's usage: without a limit, empty files could fill the disk.
+_BYTES_A_FILE = 8_192
+_FILES_MIN = 10_000
 
 
 def clone_file(source: Path, target: Path) -> None:
@@ -52,6 +57,16 @@ def can_clone(directory: Path) -> bool:
     finally:
         first.unlink(missing_ok=True)
         second.unlink(missing_ok=True)
+
+
+def trim(directory: Path, start: int, length: int, *, shortest: int = 1 << 20) -> bool:
+    """Discard what is free in this range of the file system; False where that cannot be done."""
+    with _opened(directory) as descriptor:
+        try:
+            fcntl.ioctl(descriptor, FITRIM, bytearray(_RANGE.pack(start, length, shortest)))
+        except OSError:
+            return False
+    return True
 
 
 def set_immutable(path: Path, wanted: bool) -> None:
@@ -95,9 +110,16 @@ def exclusive_bytes(path: Path) -> int:
 
 
 def set_quota(device: str, project: int, limit_bytes: int) -> None:
-    """Set the hard limit of a quota project; 0 lifts it. Raises OSError where quotas are not enforced."""
+    """Set the hard limits of a quota project, of bytes and with them of files; 0 lifts both.
+
+    Raises OSError where quotas are not enforced.
+    """
     blocks = -(-limit_bytes // _QUOTA_BLOCK_BYTES)
-    packed = _QUOTA.pack(1, 2, _BLOCK_HARD, project, blocks, *([0] * 5), *([0] * 2), 0, 0, *([0] * 4), 0, 0, 0, 0, 0, 0)
+    files = max(_FILES_MIN, limit_bytes // _BYTES_A_FILE) if limit_bytes else 0
+    limits = (blocks, 0, files, 0, 0, 0)
+    packed = _QUOTA.pack(
+        1, 2, _BLOCK_HARD | _INODE_HARD, project, *limits, *([0] * 2), 0, 0, *([0] * 4), 0, 0, 0, 0, 0, 0
+    )
     _quotactl(_SET_LIMIT, device, project, packed)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.core.ports.volume import DiskFull, OutsideVolume, VolumeFailed
-from orchestrator.drivers.volume import ioctls
+from orchestrator.drivers.volume import ioctls, trimming
 from orchestrator.drivers.volume.mounts import mount_of
 
 COPY_TIMEOUT_S = 1800
@@ -138,6 +138,9 @@ class LocalVolume:
     def total_bytes(self) -> int:
         state = os.statvfs(self._root)
         return state.f_blocks * state.f_frsize
+
+    def give_back(self, *, for_s: float = 60.0) -> int:
+        return trimming.give_back(self._root, for_s=for_s)
 
     def used_bytes(self, path: Path) -> int:
         self._check_inside(path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.core.ports.volume import DiskFull, OutsideVolume, VolumeFailed
-from orchestrator.drivers.volume import ioctls, mounts
+from orchestrator.drivers.volume import ioctls, mounts, trimming
 from orchestrator.drivers.volume.trees import LocalVolume
 
 pytestmark = pytest.mark.engine  # they need root and a loop device, like the engine's tests
@@ -124,6 +125,23 @@ def test_a_full_disk_is_named_and_the_copy_removed(small: LocalVolume, tmp_path:
         small.clone_tree(source, small.root / "target")
     assert list(small.root.iterdir()) == []
     assert small.free_bytes() <= small.total_bytes()
+
+
+def test_what_was_deleted_is_given_back_to_the_disk_below(small: LocalVolume, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "discard" not in mounts.mount_of(small.root).options, "everybody would wait for every removal"
+    with (small.root / "big").open("wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(BLOCK))
+        os.fsync(file.fileno())
+    (small.root / "big").unlink()
+    os.sync()
+    assert small.give_back() == 0, "so little is not worth the trouble"
+    monkeypatch.setattr(trimming, "WORTH_BYTES", BLOCK)
+    monkeypatch.setattr(trimming, "PAUSE_S", 0.0)
+    given, deadline = 0, time.monotonic() + 60
+    while given < 100 * BLOCK:  # the file system frees what was deleted in its own time
+        assert time.monotonic() < deadline
+        given += small.give_back()
 
 
 def test_plain_copies_where_blocks_cannot_be_shared(tmp_path: Path) -> None:
