@@ -23,6 +23,8 @@ TIMES = int(os.environ.get("LAUNCH_TIMES", "15"))
 FLEET = int(os.environ.get("LAUNCH_FLEET", "50"))
 AT_ONCE = 2
 SETTLE_S = 5.0
+IDLE_S = 90.0
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -79,9 +81,27 @@ def _fleet(installation: Running) -> None:
     answering = sum(admin.get(installation.address(name)).status == 200 for name in names)
     emit("fleet_answering", [float(answering)], "tenants", launched=statuses.count(201), wanted=FLEET)
     time.sleep(SETTLE_S)
+    busy = _control_plane(installation)
+    before, began = _processor_s(installation), time.monotonic()
+    say(f"{IDLE_S:.0f} s in which nobody asks for anything")
+    time.sleep(IDLE_S)
+    spent_s, idle_s = _processor_s(installation) - before, time.monotonic() - began
+    emit("control_plane_idle_cpu_percent", [100 * spent_s / idle_s], "percent of one processor", tenants=FLEET)
     emit("idle_tenant_memory_bytes", [float(_tenant_bytes(installation, name)) for name in names], "bytes")
     parts = _control_plane(installation)
-    emit("control_plane_memory_bytes", [float(sum(parts.values()))], "bytes", parts=parts)
+    emit(
+        "control_plane_memory_bytes",
+        [float(sum(busy.values())), float(sum(parts.values()))],
+        "bytes",
+        after_launches=busy,
+        idle=parts,
+    )
+    began = time.monotonic()
+    done = installation.services.reconcile.run()
+    emit("reconcile_first_round_s", [time.monotonic() - began], "s", failed=len(done.failed))
+    began = time.monotonic()
+    installation.services.reconcile.run()
+    emit("reconcile_round_s", [time.monotonic() - began], "s", tenants=FLEET)
 
 
 def _tenant_bytes(installation: Running, name: str) -> int:
@@ -103,6 +123,16 @@ def _control_plane(installation: Running) -> dict[str, int]:
     for part in ("proxy", "control"):
         found[part] = engine.stats(f"{settings.instance}-{part}").memory_bytes
     return found
+
+
+def _processor_s(installation: Running) -> float:
+    """What the same four have spent so far."""
+    settings, engine = installation.settings, installation.services.installation.drivers.engine
+    spent = sum(engine.stats(f"{settings.instance}-{part}").cpu_seconds for part in ("proxy", "control"))
+    for name in processes.NAMES:
+        fields = Path(f"/proc/{processes.pid(settings, name)}/stat").read_text().rsplit(")", 1)[1].split()
+        spent += sum(int(one) for one in fields[11:15]) / CLOCK_TICKS  # its own and its ended children's
+    return spent
 
 
 def _resident_bytes(pid: int) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,8 @@ from orchestrator.setup.options import from_settings, is_contained
 from orchestrator.store import tenants
 
 UP_PATIENCE_S = 60.0
+WITH_SCHEDULE = "--with-schedule"
+FIRST_PATIENCE_S = 600.0  # where `serve` itself makes the demo's production before it answers
 CONTROL_PATIENCE_S = 60.0  # for a control database that something else starts
 
 
@@ -43,9 +46,12 @@ def prepare() -> None:
 
 def bring_up(settings: Settings) -> None:
     """Shared containers first, then the two processes; returns when the API answers. Raises OutsideFailure."""
-    if not is_contained():  # else something else starts the processes, and they have prepared everything
+    if is_contained():  # something else starts the processes, and they prepare what they need
+        say("  waiting for the control plane")
+        wait_for_api(settings, None, timeout_s=FIRST_PATIENCE_S)
+    else:
         _prepare(settings)
-    wait_for_api(settings, None if is_contained() else _start(settings))
+        wait_for_api(settings, _start(settings))
     processes.wait(settings, "schedule", timeout_s=UP_PATIENCE_S)
 
 
@@ -55,11 +61,14 @@ def _start(settings: Settings) -> subprocess.Popen[bytes] | None:
 
     if processes.pid(settings, "serve") is None:
         listening.close(listening.sockets(settings))  # whoever has our port must not be taken for us
-    started = {name: processes.start(settings, name) for name in processes.NAMES}
-    for name, process in started.items():
-        if process is not None:
-            say(f"  started: {name}")
-    return started["serve"]
+    missing = [name for name in processes.NAMES if processes.pid(settings, name) is None]
+    if missing == list(processes.NAMES):
+        served = processes.start(settings, "serve", WITH_SCHEDULE)
+    else:
+        served = {name: processes.start(settings, name) for name in missing}.get("serve")
+    for name in missing:
+        say(f"  started: {name}")
+    return served
 
 
 def _prepare(settings: Settings) -> None:
@@ -73,9 +82,11 @@ def _prepare(settings: Settings) -> None:
     build(settings).close()  # the schema is brought up to date before anybody serves
 
 
-def wait_for_api(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
+def wait_for_api(
+    settings: Settings, process: subprocess.Popen[bytes] | None, *, timeout_s: float = UP_PATIENCE_S
+) -> None:
     """Return when it says that it is ready. Raises ProcessFailed, at once when `process` has ended."""
-    deadline = time.monotonic() + UP_PATIENCE_S
+    deadline = time.monotonic() + timeout_s
     url = f"http://127.0.0.1:{settings.api.port}/readyz"
     while True:
         try:
@@ -165,8 +176,8 @@ def doctor(form: FormOption = Form.TABLE) -> None:
     """Repeat every check of set-up and look at what runs; each problem with its cause and cure."""
     from orchestrator.setup.plan import facts
     from orchestrator.wiring.changes import credential_results
-    from orchestrator.wiring.pushing import push_results
     from orchestrator.wiring.notifying import webhook_results
+    from orchestrator.wiring.pushing import push_results
 
     settings = session.settings()
     results = facts(from_settings(settings))
@@ -184,9 +195,10 @@ def doctor(form: FormOption = Form.TABLE) -> None:
         raise typer.Exit(1)
 
 
-def serve() -> None:
+def serve(with_schedule: Annotated[bool, typer.Option(WITH_SCHEDULE, hidden=True)] = False) -> None:
     """Serve the API, the console and the sign-in check in the foreground, and keep what should run running."""
     from orchestrator.api import server
+    from orchestrator.scheduler import start
     from orchestrator.web.pages import create_console
     from orchestrator.wiring.build import build
     from orchestrator.wiring.drivers import make_drivers
@@ -196,6 +208,9 @@ def serve() -> None:
 
     frugal()
     settings = session.settings()
+    if with_schedule:  # a process of its own all the same, for little more than what it holds by itself
+        assert start  # noqa: S101 - loaded before the two part
+        processes.apart(settings, "schedule", schedule)
     logs.configure(level=settings.log_level, as_json=True)
     with processes.only_one(settings, "serve"):
         installation = Installation(make_drivers(settings))

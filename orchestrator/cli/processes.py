@@ -6,12 +6,14 @@ Each holds a lock on a file for as long as it lives: the lock, not a pid that ma
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,7 +73,7 @@ def pid(settings: Settings, name: str) -> int | None:
     return None
 
 
-def start(settings: Settings, name: str) -> subprocess.Popen[bytes] | None:
+def start(settings: Settings, name: str, *options: str) -> subprocess.Popen[bytes] | None:
     """Start `orchestrator NAME` detached, its output in var/log; None when it runs already."""
     if pid(settings, name) is not None:
         return None
@@ -80,7 +82,7 @@ def start(settings: Settings, name: str) -> subprocess.Popen[bytes] | None:
     environment = {**os.environ, "ORCHESTRATOR_CONFIGS": str(settings.directory)}
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", name],
+            [sys.executable, "-m", "orchestrator", name, *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -88,6 +90,33 @@ def start(settings: Settings, name: str) -> subprocess.Popen[bytes] | None:
             env=environment,
             start_new_session=True,
         )
+
+
+def apart(settings: Settings, name: str, work: Callable[[], None]) -> None:
+    """Do `work` in a process that belongs to nobody, its output in var/log, and go on at once.
+
+    It shares with this one the memory of whatever both have loaded: call it before any thread is begun.
+    """
+    gc.collect()
+    gc.freeze()  # the collector would write into every object, and what is written is no longer shared
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    if os.fork():
+        os._exit(0)
+    code = 1
+    try:
+        os.setsid()
+        with log_file(settings, name).open("ab") as output:
+            for number in (1, 2):
+                os.dup2(output.fileno(), number)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def wait(settings: Settings, name: str, *, timeout_s: float) -> None:

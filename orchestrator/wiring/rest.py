@@ -8,7 +8,7 @@ import threading
 
 from sqlalchemy import Engine
 
-EVERY_S = 60.0
+EVERY_S = 30.0
 # Of mallopt(3). A thread takes a heap of its own unless told otherwise, and what has once been freed in a large piece
 # (a password's hash takes 19 MiB) raises the bounds above which memory goes back: both are kept small.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8

@@ -21,6 +21,7 @@ from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.tenants import Tenant, TenantState
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
+from orchestrator.setup.root_image import ROOT
 from orchestrator.store import tenants
 from orchestrator.wiring.build import build
 from orchestrator.wiring.services import Services
@@ -28,8 +29,8 @@ from tests.support.engine import SessionImages
 from tests.support.installation import configured, free_slot
 from tests.support.second_engine import SecondEngine, second_engine
 
-pytestmark = [pytest.mark.engine, pytest.mark.trip]
-PATIENCE_S = 240.0
+pytestmark = [pytest.mark.engine, pytest.mark.trip, pytest.mark.timeout(1800)]
+PATIENCE_S = 600.0  # under a minute in all on a machine with nothing else to do
 VISIT = """
 import sys
 from orchestrator import config
@@ -109,7 +110,7 @@ class Site:
 def site(images: SessionImages) -> Iterator[Site]:
     """One with the demo production and a snapshot, and no tenant yet."""
     wanted = replace(images.all(), egress=images.pool, control="")  # nothing here leaves its network
-    names = {name for name in vars(wanted).values() if name}
+    names = {ROOT, images.base, *(name for name in vars(wanted).values() if name)}
     with free_slot("engine") as slot, second_engine(Path(f"/tmp/orchestrator-engine-{slot}"), names) as engine:
         directory = configured(engine.root / "site", f"second{slot}", plan="10.231.0.0/16")
         main = directory / "orchestrator.yaml"

@@ -39,7 +39,7 @@ RESTORER_ROLE = "restorer"  # a builder's own: what pg_restore connects as, so t
 SMALL_WAL = {"min_wal_size": "32MB", "max_wal_size": "128MB", "wal_recycle": "off"}
 KINDS: dict[str, dict[str, str]] = {
     ServerKind.CONTROL: {
-        "shared_buffers": "32MB",
+        "shared_buffers": "16MB",
         "max_connections": "100",
         "max_wal_senders": "0",
         "wal_level": "minimal",
