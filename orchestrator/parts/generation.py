@@ -89,6 +89,7 @@ class Generations:
             found = self.roles.snapshot_id(spec)
             if found != snapshot.id:
                 raise SnapshotDamaged(f"The copy says it was made from {ascii(found)[:40]}, not from {snapshot.id}.")
+            self.roles.warm(spec)
         except BaseException:
             self._remove_quietly(tenant, generation_id)
             raise

@@ -109,6 +109,13 @@ class Roles(Protocol):
         """Which snapshot the database behind `spec` says it was made from, read as the reader. Raises ServerFailed."""
         ...
 
+    def warm(self, spec: ServerSpec) -> None:
+        """Read what every first query reads, before anybody waits for one; never fails, never takes long.
+
+        Only for a fresh copy of a snapshot: nothing in it is the tenant's yet.
+        """
+        ...
+
     def rights(self, spec: ServerSpec, role: str) -> Mapping[str, bool]:
         """What a tenant's role must not have, and whether it has it: `superuser`, `read server files` …
 

@@ -5,6 +5,7 @@ Run again after a crash it does what is left to do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from orchestrator.parts.generation import Generations
 from orchestrator.store import generations as generation_store
 
 LOG = logs.get("refresh")
+BREATH_S = 0.15
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Settling:
     pinned: Callable[[str], set[str]]
     now: Callable[[], datetime]
     previous_kept: int
+    breath_s: float = BREATH_S
 
     def settle(self, tenant: Tenant, journal: Journal, old: Generation | None, draft_id: str | None) -> Refresh:
         """Finish a refresh whose generation is live by the link."""
@@ -49,6 +52,8 @@ class Settling:
                     connection, new=record.generation_id, old=current.id if current else None, now=self.now()
                 )
         if old is not None:
+            # Clients are signing in to the new database just now; stopping a container would take their processor.
+            time.sleep(self.breath_s)
             self._retire(tenant, old.id)
         carried = " ".join(part for part in (self._carry(tenant, journal, draft_id), problem) if part)
         journal.take(RefreshStep.PRUNING)
