@@ -24,6 +24,8 @@ from orchestrator.parts.proposal import (
     rehearsal_document,
 )
 
+_PLACE = ("code", "table", "row", "column", "message")
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -34,10 +36,16 @@ class Checked:
 
     @property
     def blocking(self) -> int:
-        return sum(int(document["blocking"]) for document in self.documents.values())
+        """How many things stand in the way; what several checks say of one cell counts once."""
+        found = sum(int(document["blocking"]) for document in self.documents.values())
+        return found - (len(self._listed()) - len(self.findings()))
 
     def findings(self) -> list[Mapping[str, Any]]:
-        """Every blocking finding, as stored."""
+        """Every blocking finding, as stored; the first check that has one says it."""
+        named = {tuple(finding.get(name) for name in _PLACE): finding for finding in reversed(self._listed())}
+        return list(named.values())[::-1]
+
+    def _listed(self) -> list[Mapping[str, Any]]:
         return [
             finding for document in self.documents.values() for finding in document["findings"] if finding["blocks"]
         ]

@@ -35,6 +35,7 @@ def make_scheduler(services: Services) -> Scheduler:
         load=lambda: load(settings),
         targets=lambda: remembered(services.store),
         handlers={**by_schedule, **by_people},
+        each_tick=services.notify.dispatch,
         concurrency=settings.scheduler.jobs_at_once + ROOM_FOR_PEOPLE,
         behind=by_schedule,
         room_left=ROOM_FOR_PEOPLE,

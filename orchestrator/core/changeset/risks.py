@@ -102,13 +102,18 @@ def _of_table(changeset: Changeset, table: TableName, rules: RiskRules, context:
         flag(RiskKind.NO_KEY, Severity.BLOCKING, len(rows), "it has no primary key, so its rows cannot be promoted.")
     masked = context.masked_columns.get(table, frozenset())
     edited = _writing(rows, masked)
-    flag(RiskKind.MASKED_CELLS, Severity.BLOCKING, edited, f"{edited:,} rows write to masked columns.")
+    flag(RiskKind.MASKED_CELLS, Severity.BLOCKING, edited, _said(edited, "writes", "write", "to masked columns."))
     deleted = sum(row.kind is RowKind.DELETE for row in rows)
-    flag(RiskKind.DELETES, Severity.WARNING, deleted, f"{deleted:,} rows are deleted.")
+    flag(RiskKind.DELETES, Severity.WARNING, deleted, _said(deleted, "is", "are", "deleted."))
     many = len(rows) if len(rows) >= rules.many_rows else 0
-    flag(RiskKind.MANY_ROWS, Severity.WARNING, many, f"{many:,} rows differ.")
+    flag(RiskKind.MANY_ROWS, Severity.WARNING, many, _said(many, "differs", "differ", "from the snapshot."))
     moved = sum(changeset.changes_key(row) for row in rows)
-    flag(RiskKind.KEY_CHANGE, Severity.WARNING, moved, f"{moved:,} rows change their key; references follow.")
+    flag(
+        RiskKind.KEY_CHANGE,
+        Severity.WARNING,
+        moved,
+        _said(moved, "changes its", "change their", "key; references follow."),
+    )
     for kind, pattern, what in (
         (RiskKind.MONEY, rules.money, "money"),
         (RiskKind.PERMISSIONS, rules.permission, "permissions"),
@@ -116,10 +121,19 @@ def _of_table(changeset: Changeset, table: TableName, rules: RiskRules, context:
         columns = _named_like(changeset, table, pattern)
         touched = _writing(rows, columns)
         listed = ", ".join(sorted(columns))
-        flag(kind, Severity.WARNING, touched, f"{touched:,} rows write columns that look like {what} ({listed}).")
+        flag(
+            kind,
+            Severity.WARNING,
+            touched,
+            _said(touched, "writes", "write", f"columns that look like {what} ({listed})."),
+        )
     broken = sum(_has_raw_bytes(row) for row in rows)
-    flag(RiskKind.UNREADABLE_TEXT, Severity.NOTICE, broken, f"{broken:,} rows hold bytes that are not UTF-8.")
+    flag(RiskKind.UNREADABLE_TEXT, Severity.NOTICE, broken, _said(broken, "holds", "hold", "bytes that are not UTF-8."))
     return found
+
+
+def _said(count: int, one: str, more: str, what: str) -> str:
+    return f"{count:,} {f'row {one}' if count == 1 else f'rows {more}'} {what}"
 
 
 def _named_like(changeset: Changeset, table: TableName, pattern: str) -> frozenset[str]:

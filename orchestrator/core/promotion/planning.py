@@ -193,20 +193,22 @@ class _Row:
             if self.change.table not in self.order.unguarded:
                 self._find("no_scope", "No tenant guard is set for this table.")
             return
-        for side in (self.change.old, now):
-            self._guard_side(side, self.scope, "foreign_scope", "The row belongs to another tenant.")
-        if self.change.kind is RowKind.INSERT:
-            self._guard_side(self.change.new, self.scope, "foreign_scope", "The new row belongs to another tenant.")
-        else:
+        sides = [self.change.old, now] if self.change.kind is not RowKind.INSERT else [now, self.change.new]
+        for side in sides:
+            if self._is_outside(side, self.scope, "foreign_scope", "The row belongs to another tenant."):
+                return  # once is enough
+        if self.change.kind is RowKind.UPDATE:
             text = "The change would move the row to another tenant."
-            self._guard_side(self.change.new, self.scope, "scope_moved", text)
+            self._is_outside(self.change.new, self.scope, "scope_moved", text)
 
-    def _guard_side(self, side: Row | None, scope: Scope, code: str, message: str) -> None:
+    def _is_outside(self, side: Row | None, scope: Scope, code: str, message: str) -> bool:
         if side is None or self._masked(scope.column):
-            return
+            return False
         cell = side.get(scope.column)
-        if not self._same(scope.column, cell, scope.value):
-            self._find(code, message, scope.column, wanted=cell)
+        if self._same(scope.column, cell, scope.value):
+            return False
+        self._find(code, message, scope.column, wanted=cell)
+        return True
 
     def _update(self, now: Row) -> None:
         old, new = self.change.old or {}, self.change.new or {}
