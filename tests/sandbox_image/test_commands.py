@@ -21,6 +21,7 @@ from orchestrator.core.ports.sandboxd import (
     CommandUnknown,
     PathGrant,
     PolicyMissing,
+    Program,
     ProgramNotListed,
     SandboxBusy,
     SandboxPolicy,
@@ -320,11 +321,12 @@ print('done')
 
 
 def test_commands_at_once_are_bounded_not_queued(sandbox: Sandbox) -> None:
+    sandbox.list("/usr/bin/sleep", digest="small")
     running = []
     refused = 0
     try:
-        for _ in range(20):
-            events = sandbox.client.run(sandbox.command("/usr/bin/python3", "-c", SLEEP))
+        for _ in range(24):
+            events = sandbox.client.run(sandbox.command("/usr/bin/sleep", "600", limits=CommandLimits(wall_s=600)))
             try:
                 next(events)
                 running.append(events)
@@ -333,7 +335,7 @@ def test_commands_at_once_are_bounded_not_queued(sandbox: Sandbox) -> None:
     finally:
         for events in running:
             events.close()  # type: ignore[attr-defined]
-    assert len(running) == 16
+    assert len(running) == 20
     assert refused == 4
     assert eventually(lambda: sandbox.client.status().commands == 0)
 
@@ -386,6 +388,15 @@ def test_a_command_decided_by_another_policy_does_not_run(sandbox: Sandbox) -> N
     with pytest.raises(PolicyMissing):
         sandbox.run("/usr/bin/true", policy_digest="older")
     assert sandbox.run("/usr/bin/true", policy_digest="listed").exited.exit_code == 0
+
+
+def test_a_policy_that_is_only_checked_changes_nothing(sandbox: Sandbox) -> None:
+    asked = SandboxPolicy("asked", (Program("/usr/bin/cat"), Program("/usr/bin/nothing")))
+    report = sandbox.client.check_policy(asked)
+    assert report.programs == {"/usr/bin/cat": "/usr/bin/cat"}
+    assert "No such file" in report.refused["/usr/bin/nothing"]
+    assert sandbox.client.status().policy_digest == "listed"
+    assert sandbox.run("/usr/bin/true").exited.exit_code == 0
 
 
 def test_a_new_policy_holds_for_the_next_command(sandbox: Sandbox) -> None:

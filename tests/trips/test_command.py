@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from orchestrator.core.actors import Actor, ActorKind
 from orchestrator.core.allowlist.request import CommandRequest
-from orchestrator.core.commands import ApprovalRequired, CommandDenied, CommandState, NothingToApply, WorkspaceMoved
+from orchestrator.core.commands import (
+    ApprovalRequired,
+    Command,
+    CommandDenied,
+    CommandState,
+    NotApplicable,
+    NothingToApply,
+    WorkspaceMoved,
+)
 from orchestrator.core.ports.audit import AuditQuery, Verdict
 from orchestrator.core.tenants import Tenant
 from orchestrator.parts.query import QueryArguments
@@ -22,7 +31,7 @@ AGENT = Actor(ActorKind.AGENT, "tok_trip", "manager/agent", on_behalf_of="user_m
 REVIEWER = Actor(ActorKind.PERSON, "user_reviewer", "reviewer")
 
 
-def run(installation: Running, tenant: Tenant, *argv: str, **more: object) -> tuple[commands.Command, str]:
+def run(installation: Running, tenant: Tenant, *argv: str, **more: object) -> tuple[Command, str]:
     ended = installation.services.commands.run(
         tenant, CommandRequest.model_validate({"argv": argv, **more}), actor=AGENT
     )
@@ -122,6 +131,37 @@ def test_a_query_is_the_tenants_own_and_a_dry_run_keeps_nothing(
         run(installation, tenant, "query", "select 1; drop table hotel.mine")
 
 
+@contextmanager
+def _more_rules(installation: Running, tenant: Tenant) -> Iterator[None]:
+    """For this tenant alone: copy trees and make links."""
+    allowlist = installation.services.allowlist
+    text = allowlist.in_force().allowlist.text
+    rules = []
+    for program, arguments in (("cp", "[-rP, source, made]"), ("ln", "[-s, /etc/passwd, out]")):
+        switch, first, second = arguments.strip("[]").split(", ")
+        rules.append(
+            f"""
+  - id: trip.{program}
+    program: {program}
+    switches: [{switch}]
+    positionals:
+      - {{name: first, value: {{type: enum, values: [{first}]}}}}
+      - {{name: second, value: {{type: path, access: rw, root_itself: false}}}}
+    scope: tenant:{tenant.name}
+    decision: allow
+    reason: For this trip.
+    match: [{program} {switch} {first} {second}]
+"""
+        )
+    programs = "programs:\n  cp: {path: /usr/bin/cp}\n  ln: {path: /usr/bin/ln}\n"
+    more = text.replace("programs:\n", programs, 1) + "".join(rules)
+    allowlist.save(more, actor=REVIEWER, reason="Trip.", expected=None)
+    try:
+        yield
+    finally:
+        allowlist.save(text, actor=REVIEWER, reason="Trip over.", expected=None)
+
+
 def test_a_disposable_run_touches_nothing_until_it_is_applied(
     installation: Running, launched: Callable[..., Tenant]
 ) -> None:
@@ -144,6 +184,22 @@ def test_a_disposable_run_touches_nothing_until_it_is_applied(
     assert not (place / "old.txt").exists()
     with pytest.raises(NothingToApply):
         services.commands.apply(tenant, ended.id, actor=AGENT)
+
+    with _more_rules(installation, tenant):
+        (place / "source").mkdir()
+        (place / "source" / "large.bin").write_bytes(b"x" * 3_000_000)
+        (place / "source" / "link").symlink_to("large.bin")
+        made, told = run(installation, tenant, "cp", "-rP", "source", "made", place="disposable")
+        assert (made.exit_code, set(made.changed_paths)) == (0, {"made/large.bin", "made/link"}), told
+        assert not (place / "made").exists()
+        services.commands.apply(tenant, made.id, actor=AGENT)
+        assert (place / "made" / "large.bin").read_bytes() == b"x" * 3_000_000
+        assert (place / "made" / "link").readlink() == Path("large.bin")
+        assert (place / "made" / "large.bin").stat().st_uid == tenant.uid
+        led_out, told = run(installation, tenant, "ln", "-s", "/etc/passwd", "out", place="disposable")
+        assert led_out.exit_code == 0, told
+        with pytest.raises(NotApplicable, match="out is a link that leads out of the workspace, to /etc/passwd"):
+            services.commands.apply(tenant, led_out.id, actor=AGENT)
 
     (place / "out").symlink_to("/etc/passwd")
     refused, _ = run(installation, tenant, "ls", place="disposable")

@@ -64,7 +64,9 @@ def _nearest(gate: Gate, request: CommandRequest, place: Place) -> tuple[str, st
             trouble = rule.circumstance(request, place)
             position, why = len(request.argv) + 1, trouble or place.cwd_problem() or ""
         else:
-            position, why = mismatch.position, _where(request.argv, mismatch)
+            # A rule that wants a flag nobody gave was not meant, however far it got.
+            position = 0 if mismatch.why.startswith("lacks the flag") else mismatch.position
+            why = _where(request.argv, mismatch)
         if best is None or position > best[0]:
             best = (position, rule, why)
     return (best[1].id, best[2]) if best is not None else ("", "")
