@@ -117,8 +117,11 @@ def _refreshed(job: Job, result: Mapping[str, Any]) -> str:
     gap_s = result.get("gap_s")
     if isinstance(gap_s, int | float):
         said += f" Whoever worked in the app waited {duration(gap_s)}."
-    if result.get("carried"):
-        said += f" {result['carried']}"
+    carried = str(result.get("carried") or "")
+    if carried.startswith("saved as draft"):
+        said += " Changes you had not proposed are saved as a draft."
+    elif carried:
+        said += f" {carried}"
     return said
 
 

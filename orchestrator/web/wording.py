@@ -111,13 +111,14 @@ def tone(state: object) -> str:
 
 def visible(text: object, limit: int = 2000) -> str:
     """Hostile text made harmless to the eye: invisible and direction-changing characters become escapes."""
+    text = str(text).replace("\r\n", "\n")
     shown = "".join(
         character
         if character in "\n\t" or unicodedata.category(character) not in HIDDEN
         else f"\\u{ord(character):04x}"
-        for character in str(text)[:limit]
+        for character in text[:limit]
     )
-    return shown + (f"… ({len(str(text)):,} characters)" if len(str(text)) > limit else "")
+    return shown + (f"… ({len(text):,} characters)" if len(text) > limit else "")
 
 
 def number(count: float | None) -> str:
