@@ -97,6 +97,14 @@ def undo(name: str, visit: Refresher) -> Response:
     return _ask(visit, visit.tenant(name), undo=True)
 
 
+@router.post("/refresh/restore")
+def restore(name: str, visit: Refresher) -> Response:
+    """Put the rows a refresh saved as a draft back into the data of today: all of them, or none and why."""
+    draft_id = visit.text("draft_id", length_max=40)
+    visit.services.refresh.restore(visit.tenant(name), draft_id, actor=visit.who.actor)
+    return visit.go(f"/workspaces/{name}", "The saved rows are back in your data.")
+
+
 def _ask(visit: Visit, tenant: Tenant, *, undo: bool) -> Response:
     reason = visit.text("reason", length_max=500) or "on demand"
     return visit.begin("refresh", tenant, reason=reason, undo=undo, back=f"/workspaces/{tenant.name}")

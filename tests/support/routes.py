@@ -29,6 +29,7 @@ PAGES: Mapping[str, str] = {
     "GET /workspaces/{name}/refresh": "Am",
     "POST /workspaces/{name}/refresh": "Am",
     "POST /workspaces/{name}/refresh/undo": "Am",
+    "POST /workspaces/{name}/refresh/restore": "Am",
     "POST /workspaces/{name}/postpone": "Am",
     "POST /workspaces/{name}/keep-date": "Am",
     "POST /workspaces/{name}/publish": "Am",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.core.access import Role
+from orchestrator.core.ports.drafts import CarriedDraft
 from orchestrator.core.ports.queries import QueryResult
 from orchestrator.core.tenants import Tenant
 from orchestrator.store import commands
@@ -19,6 +20,7 @@ from tests.support.cluster import Cluster
 from tests.support.console import Browser, Console, console
 from tests.support.desk import furnish
 from tests.support.gate import NotingRunner
+from tests.support.refreshing import MemoryDrafts
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
 
@@ -64,6 +66,16 @@ def test_a_job_that_failed_says_why_what_follows_and_what_to_do(desk: Desk) -> N
     assert page.status_code == 200
     for said in ("What went wrong:", "Show an admin the reference", "Go on", 'href="/workspaces/harbour"'):
         assert said in page.text
+
+
+def test_saved_rows_are_put_back_or_the_page_says_what_is_in_the_way(desk: Desk) -> None:
+    drafts = MemoryDrafts()
+    desk.house.services.refresh = replace(desk.house.services.refresh, drafts=drafts)
+    done = desk.mia.send("/workspaces/harbour/refresh/restore", draft_id="c1")
+    assert (done.status_code, done.headers["location"].split("?")[0]) == (303, "/workspaces/harbour")
+    drafts.carried = CarriedDraft(False, 1, "guests 7 changed in production too")
+    refused = desk.mia.send("/workspaces/harbour/refresh/restore", draft_id="c1")
+    assert refused.status_code == 409 and "guests 7 changed in production too" in refused.text
 
 
 def test_the_next_refresh_is_left_out_once_and_brought_back(desk: Desk) -> None:
