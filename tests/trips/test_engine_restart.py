@@ -118,6 +118,7 @@ def site(images: SessionImages) -> Iterator[Site]:
         values["images"] = {name: image for name, image in vars(wanted).items() if image}
         values["reconcile"] = {**values["reconcile"], "every": "1 s"}
         main.write_text(yaml.safe_dump(values))
+        (directory.parent / "cron" / "schedule.yaml").write_text("snapshot: {every: 4h, enabled: false}\n")
         made = Site(engine, directory)
         try:
             made.run("-m", "orchestrator.setup")
