@@ -179,6 +179,21 @@ def test_a_limited_tree_stops_growing_where_the_kernel_keeps_quotas(
     assert volume.limit_tree(target, None) == volume.has_quota
 
 
+def test_empty_files_are_bounded_too_where_the_kernel_keeps_quotas(
+    volume: LocalVolume, volume_dir: Path, tree: Path
+) -> None:
+    target = volume_dir / "target"
+    volume.clone_tree(tree, target, size_bytes=16 * BLOCK)
+    made = 0
+    try:
+        while made < 10_100:
+            (target / f"empty-{made}").touch()
+            made += 1
+    except OSError:
+        pass
+    assert (made < 10_000) == volume.has_quota
+
+
 def test_mounting_twice_is_harmless(small: LocalVolume, tmp_path: Path) -> None:
     mounts.mount_image(tmp_path / "disk.img", small.root)
     found = [mount for mount in mounts.mounts() if mount.point == small.root]
