@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from orchestrator import logs
@@ -159,7 +160,22 @@ def install(app: FastAPI, render_pages: Renderer | None = None) -> None:
         )
         return respond(request, problem)
 
+    def unkeepable(request: Request, error: Exception) -> Response:
+        """What passed every check and is still no text or number for the database, such as a NUL character."""
+        del error  # it quotes the statement
+        problem = Problem(
+            422,
+            "Not acceptable as it is",
+            "invalid.value",
+            "A value holds a character or a number that cannot be kept.",
+            reference_of(request),
+            "Nothing was done.",
+            "Leave out NUL characters and very large numbers.",
+        )
+        return respond(request, problem)
+
     app.add_exception_handler(OrchestratorError, known)
+    app.add_exception_handler(DataError, unkeepable)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(Exception, unexpected)

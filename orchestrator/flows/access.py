@@ -293,9 +293,13 @@ class Access:
         return secret, token
 
     def revoke_token(self, principal: Principal, token_id: str) -> None:
-        """One's own, or anybody's with users:write. Raises TokenMissing or ScopeMissing."""
+        """One's own, or anybody's with users:write; an agent only the one it came with.
+
+        Raises TokenMissing or ScopeMissing.
+        """
         token = tokens.get(self.store, token_id)
-        if token.user_id != principal.user_id:
+        is_own = token.user_id == principal.user_id
+        if not is_own or (principal.role is Role.AGENT and token_id != principal.token_id):
             principal.require(Scope.USERS_WRITE)
         tokens.revoke(self.store, token_id)
         self._note(principal.actor, "token.revoke", token_id, user=token.user_name)

@@ -113,7 +113,8 @@ def crowd_in(cluster: Cluster, directory: Path) -> Iterator[Crowd]:
         house.services.approvals = ApprovalFlow(house.store, house.audit, policies)
         flow = house.services.commands
         house.services.commands = WithoutQueries(flow.store, flow.audit, flow.gatekeeper)
-        house.services.publish = Unplugged()
+        hands = {part: Unplugged() for part in ("workspace", "reach", "command_ids")}
+        house.services.publish = replace(house.services.publish, **hands)
         parts = ("generations", "pools", "drafts", "limits")
         house.services.refresh = replace(house.services.refresh, **{part: Unplugged() for part in parts})
         for one in fields(Services):
