@@ -2,73 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 from playwright.sync_api import Browser, expect
 
-from orchestrator.core.access import Role
-from tests.support.cluster import Cluster
-from tests.support.console import PASSWORD, Console, console
-from tests.support.desk import furnish
-from tests.support.pages import Watched, chromium, served, watched
-from tests.support.proposing import Company, company_on, ground
+from tests.support.console import PASSWORD
+from tests.support.pages import Town, watched
 
 pytestmark = pytest.mark.browser
-SHOTS = os.environ.get("ORCHESTRATOR_SHOTS", "")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as made:
-        yield made
-
-
-@dataclass
-class Town:
-    """A console with two people and things to look at."""
-
-    house: Console
-    company: Company
-    address: str
-
-
-@pytest.fixture(scope="module")
-def town(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    directory = tmp_path_factory.mktemp("town")
-    with ground(cluster) as databases, console(cluster, directory) as house:
-        company = company_on(databases, house.store, directory)
-        company.tenant = house.tenant("north", scope="harbour")
-        furnish(house, directory)
-        house.services.changes = SimpleNamespace(
-            changes=company.changes,
-            review=company.review,
-            promote=company.promote,
-            revert=company.revert,
-            rehearse=company.rehearse,
-        )
-        house.sign_in("mia", Role.MANAGER, company.tenant)
-        house.sign_in("ruth", Role.REVIEWER)
-        with served(house.app) as address:
-            yield Town(house, company, address)
-
-
-def _shot(window: Watched, name: str) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        window.page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
-
-
-def _looked_at(window: Watched, name: str) -> list[str]:
-    """What is wrong with the page as it stands."""
-    _shot(window, name)
-    wide = window.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    overflow = [f"{name} is {wide} px too wide"] if wide > 1 else []
-    return [*window.grave(), *overflow]
 
 
 def test_a_manager_proposes_and_a_reviewer_promotes(town: Town, browser: Browser) -> None:
@@ -81,23 +21,23 @@ def test_a_manager_proposes_and_a_reviewer_promotes(town: Town, browser: Browser
     page.get_by_role("link", name="Changes", exact=True).click()
     page.get_by_role("link", name="See what I changed", exact=True).first.click()
     page.get_by_label("Title").fill("Summer prices")
-    wrong = _looked_at(mia, "changes-new")
+    wrong = mia.look("changes-new")
     page.get_by_role("button", name="Submit to the reviewers").click()
     expect(page.get_by_text("Submitted. The reviewers see it now")).to_be_visible()
-    wrong += _looked_at(mia, "proposal-manager")
+    wrong += mia.look("proposal-manager")
 
     ruth.sign_in("ruth", PASSWORD)
     page = ruth.page
-    wrong += _looked_at(ruth, "reviews")
+    wrong += ruth.look("reviews")
     page.get_by_role("link", name="Summer prices").click()
     page.get_by_label("A word to go with it").fill("Fine.")
-    wrong += _looked_at(ruth, "proposal-reviewer")
+    wrong += ruth.look("proposal-reviewer")
     page.get_by_role("button", name="Approve", exact=True).click()
     expect(page.get_by_text("Approved. It can be promoted now")).to_be_visible()
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Promote to production").click()
     expect(page.get_by_text("written to production in one transaction")).to_be_visible()
-    wrong += _looked_at(ruth, "proposal-promoted")
+    wrong += ruth.look("proposal-promoted")
     assert town.company.ask("SELECT count(*) FROM rates WHERE price = 250") == [(2,)]
     for window in (mine, theirs):
         window.close()
@@ -112,13 +52,13 @@ def test_every_page_is_usable_and_silent(town: Town, browser: Browser, phone: bo
     context, window = watched(browser, town.address, phone=phone, dark=dark)
     kind = "phone" if phone else "desk"
     window.go("/login")
-    wrong = _looked_at(window, f"{kind}-login")
+    wrong = window.look(f"{kind}-login")
     window.sign_in("mia", PASSWORD)
     places = [f"/workspaces/north{one}" for one in PAGES]
     for place in [*places, "/workspaces/north/commands?rule=grep", "/account", "/nowhere"]:
         window.go(place)
         name = place.split("?")[0].strip("/").replace("/", "-").replace("workspaces-north", "workspace")
-        wrong += _looked_at(window, f"{kind}-{name}")
+        wrong += window.look(f"{kind}-{name}")
     context.close()
     assert wrong == [] and window.complaints == []
 
