@@ -186,7 +186,7 @@ def engine_socket(environment: Mapping[str, str]) -> Path:
 
 def tool(made_from: str, var: Path, argv: Sequence[str]) -> list[str]:
     """`docker run …` of one program as root: it sees `var` alone."""
-    return _tool(made_from, [f"--volume={var}:{var}"], argv)
+    return _tool(made_from, ["--cap-add=LINUX_IMMUTABLE", f"--volume={var}:{var}"], argv)
 
 
 def host_tool(made_from: str, argv: Sequence[str]) -> list[str]:

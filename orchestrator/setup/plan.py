@@ -13,6 +13,7 @@ from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.setup import deputy, marks
+from orchestrator.setup.emptying import empty
 from orchestrator.setup.engine import EngineStep
 from orchestrator.setup.facts import DiskFact, HostFact, KernelFact
 from orchestrator.setup.images import ReadyImagesFact, image_steps, load_images
@@ -71,7 +72,14 @@ def remove(options: SetupOptions, progress: Progress = to_stderr, *, keep_images
     run = None if options.is_root or not var.exists() else deputy.as_root(options.places)
     remove_volume(var, run=run)
     if run is not None:
-        run(["find", str(var), "-xdev", "-mindepth", "1", "-delete"])  # root's files, made by containers
+        run(["python", "-m", "orchestrator.setup.emptying", str(var)])  # root's files, made by containers
+    left = empty(var)
+    if left:
+        raise SetupFailed(
+            f"{len(left)} files in {var} could not be deleted: {left[0]}",
+            effect="The containers are gone; the images stay.",
+            next_step="End what uses them, then try again.",
+        )
     shutil.rmtree(var, ignore_errors=True)
     marks.forget(options, images)
     if not keep_images:
