@@ -94,6 +94,8 @@ def start(visit: Annotated[Visit, reading()]) -> Response:
 def problem_page(request: Request, problem: Problem) -> Response:
     """Cause, effect, next step and reference; whoever is not signed in is asked to."""
     if problem.code == "denied.sign_in_required":
+        if request.headers.get("hx-request") == "true":  # a sign-in form does not belong into a piece of a page
+            return Response(status_code=401, headers={"HX-Refresh": "true"})
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         wanted = wanted if request.method == "GET" else came_from(request)
         return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}", 303)

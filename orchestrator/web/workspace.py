@@ -27,28 +27,33 @@ OPEN_JOBS = (JobState.RUNNING, JobState.QUEUED)
 
 @router.get("")
 def show(name: str, visit: Reader) -> Response:
-    """Everything about one workspace at a glance."""
+    """Everything about one workspace at a glance; what changes while somebody watches comes as a piece."""
     tenant = visit.tenant(name)
     services = visit.services
     schedule = load(services.settings)
+    live: dict[str, Any] = {
+        "tenant": tenant,
+        "outlook": outlook(services.store, schedule, [tenant])[0],
+        "jobs": open_jobs(visit, tenant),
+    }
+    if visit.is_fragment:
+        return visit.piece("workspace/live.html", is_piece=True, **live)
     with services.store.connect() as connection:
         waiting = changes.listed(connection, tenant_id=tenant.id, states=WAITING, limit=20)
     return visit.show(
         "workspace/show.html",
-        tenant=tenant,
         address=services.settings.proxy.address(hostname(visit, tenant)),
         host=hostname(visit, tenant),
-        outlook=outlook(services.store, schedule, [tenant])[0],
         postpone_max=schedule.postpone_max,
         mine=[one for one in waiting if one.state in (ChangeState.DRAFT, ChangeState.CONFLICTED)],
         theirs=[one for one in waiting if one.state in (ChangeState.SUBMITTED, ChangeState.APPROVED)],
         asked=approvals.listed(
             services.store, state=ApprovalState.PENDING, tenant_ids=frozenset({tenant.id}), limit=20
         ),
-        jobs=open_jobs(visit, tenant),
         published=next(iter(publishes.history(services.store, tenant.id, limit=1)), None),
         is_behind=services.publish.is_behind(tenant),
         profile=services.settings.limits.profile(tenant.profile),
+        **live,
     )
 
 

@@ -126,6 +126,14 @@ DOWNLOADS = {
     "GET /commands/{command_id}/output",
     "GET /jobs/{job_id}/events",
 }
+# Parts a page fetches by itself once it stands: they ask the engine or the machine.
+PIECES = {
+    "GET /workspaces/{name}/usage",
+    "GET /fleet/{name}/usage",
+    "GET /fleet/{name}/containers",
+    "GET /health/checks",
+    "GET /health/trends",
+}
 API: Mapping[str, str] = {
     f"POST {V1}/session": "*",
     f"GET {V1}/session": "ARMG",

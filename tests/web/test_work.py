@@ -14,7 +14,7 @@ from orchestrator.core.access import Role
 from orchestrator.core.ports.drafts import CarriedDraft
 from orchestrator.core.ports.queries import QueryResult
 from orchestrator.core.tenants import Tenant
-from orchestrator.store import commands
+from orchestrator.store import commands, jobs
 from orchestrator.web import query
 from tests.support.cluster import Cluster
 from tests.support.console import Browser, Console, console
@@ -198,3 +198,16 @@ def test_a_manager_of_another_workspace_finds_none_of_it(desk: Desk) -> None:
         assert stranger.post(f"/workspaces/harbour{place}", title="t", path="x", line="ls").status_code in (404, 422)
     assert stranger.post(f"{started}/cancel").status_code == 404
     assert stranger.post(f"{job}/cancel").status_code == 404
+
+
+def test_a_page_that_is_open_hears_of_a_refresh(desk: Desk) -> None:
+    jobs.ask(desk.house.store, "refresh", requested_by="scheduler", tenant_id=desk.tenant.id)
+    piece = desk.mia.get("/workspaces/harbour", headers={"hx-request": "true"}).text
+    assert "Refreshing the data" in piece and 'hx-swap-oob="true"' in piece and "<html" not in piece
+    assert "Refreshing the data" in desk.mia.get("/workspaces/harbour").text
+
+
+def test_a_piece_for_somebody_who_is_signed_out_loads_the_page_again(desk: Desk) -> None:
+    headers = {"accept": "text/html", "hx-request": "true"}
+    answer = desk.house.visitor().get("/workspaces/harbour", headers=headers, follow_redirects=False)
+    assert answer.status_code == 401 and answer.headers["hx-refresh"] == "true" and answer.text == ""
