@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
-from orchestrator.core.actors import Actor, ActorKind
+from orchestrator.core.actors import Actor, ActorKind, system
 from orchestrator.core.jobs import JobState
+from orchestrator.core.names import new_id
+from orchestrator.core.ports.sandboxd import Access, CommandExited, CommandOutput, PathGrant, SandboxCommand
 from orchestrator.core.ports.servers import APP_DATABASE
+from orchestrator.core.publishes import PublishRefused
 from orchestrator.core.tenants import Tenant
 from orchestrator.demo import hotels
-from orchestrator.store import generations, jobs
+from orchestrator.store import generations, jobs, publishes
 from orchestrator.wiring import servers
-from orchestrator.wiring.drivers import company_repository
+from orchestrator.wiring.drivers import company_repository, push_keys
 from tests.support.installation import Answer, Browser, Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.trip]
 LAYOUT = "backoffice/templates/layout.html"
 MAIN = "backoffice/main.py"
 PATIENCE_S = 120.0
+ACTOR = system("tests")
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
@@ -180,3 +187,175 @@ def test_a_migration_in_the_branch_is_run_by_the_promote(
     asked(reviewer, installation, f"/{change['id']}/promote", digest=change["digest"])
     assert production(installation, exists) == [(1,)]
     assert remote(installation, "show", f"main:{path}").startswith("CREATE INDEX")
+
+
+def branch_of(browser: Browser, installation: Running, tenant: Tenant) -> dict[str, Any]:
+    answer = browser.ask("GET", f"{installation.console}/api/v1/branches/{tenant.name}")
+    assert answer.status == 200, answer.text
+    return dict(answer.json())
+
+
+def merged_by_review(installation: Running, tenant: Tenant) -> dict[str, Any]:
+    """The tenant's published code, proposed by an admin and promoted by the reviewer."""
+    author, reviewer = installation.browser("admin"), installation.browser("reviewer")
+    change = asked(author, installation, "", 201, tenant=tenant.name, title=f"The work of {tenant.name}").json()
+    asked(reviewer, installation, f"/{change['id']}/approve", digest=change["digest"])
+    return dict(asked(reviewer, installation, f"/{change['id']}/promote", digest=change["digest"]).json())
+
+
+def reconciled(installation: Running) -> None:
+    store = installation.services.store
+    job = jobs.ask(store, "reconcile", requested_by="tests")
+    wait_until(lambda: not jobs.get(store, job.id).state.is_open, "the scheduler did not reconcile")
+
+
+def test_production_moved_is_shown_and_comes_in_by_one_button_conflicts_and_all(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    first, second = launched(), launched()
+    admin, places = installation.browser("admin"), installation.settings.places
+    for tenant in (first, second):
+        edit(installation, tenant, LAYOUT, "<small>.+</small>", f"<small>as {tenant.id} likes it</small>")
+        installation.services.publish.run(tenant, actor=ACTOR)
+    assert merged_by_review(installation, first)["state"] == "committed"
+
+    page = f"{installation.console}/workspaces/{second.name}"
+    assert "moved on" in admin.get(page).text
+    assert "moved on" not in admin.get(f"{installation.console}/workspaces/{first.name}").text, "it is their own work"
+    assert "Bring production" in admin.get(f"{page}/files").text
+    seen = branch_of(admin, installation, second)
+    assert seen["behind"] >= 1 and seen["conflicts"] == [LAYOUT]
+    button = f"{installation.console}/api/v1/branches/{second.name}/merge"
+    conflict = admin.send("POST", button, {})
+    assert (conflict.status, conflict.json()["code"]) == (409, "conflict.merge"), conflict.text
+    assert LAYOUT in conflict.json()["detail"] + conflict.text
+    marked = (places.workspace(second.id) / LAYOUT).read_text()
+    assert "<<<<<<<" in marked and first.id in marked and second.id in marked
+    refused = admin.send("POST", f"{installation.console}/api/v1/branches/{second.name}/publish", {})
+    assert (refused.status, refused.json()["code"]) == (409, "conflict.merge")
+
+    both = re.sub(r"(?s)<<<<<<< .*>>>>>>> [^\n]*\n", f"<small>{first.id} and {second.id}</small>\n", marked)
+    write(installation, second, LAYOUT, both)
+    resolved = admin.send("POST", button, {})
+    assert resolved.status == 200, resolved.text
+    assert (resolved.json()["behind"], resolved.json()["conflicts"]) == (0, [])
+    assert f"{first.id} and {second.id}" in remote(installation, "show", f"tenant/{second.name}:{LAYOUT}")
+    assert "moved on" not in admin.get(page).text
+
+
+def test_the_night_publishes_and_a_merge_on_the_companys_side_is_noticed(
+    installation: Running, launched: Callable[..., Tenant], tmp_path: Path
+) -> None:
+    """By the schedule itself: nobody asks for the publish."""
+    tenant, admin = launched(), installation.browser("admin")
+    branch, words = f"tenant/{tenant.name}", f"by night, {tenant.id}"
+    write(installation, tenant, f"notes/{tenant.id}.txt", f"{words}\n")
+    noted, schedule = f"{branch}:notes/{tenant.id}.txt", installation.settings.file("schedule")
+    before = schedule.read_text()
+    nightly = f"tenants:\n  {tenant.name}:\n    publish: {{every: 5s}}\n"
+    try:
+        schedule.write_text(before.replace("tenants: {}\n", nightly))
+        wait_until(lambda: words in remote(installation, "show", noted), "the night did not come")
+    finally:
+        schedule.write_text(before)
+    store = installation.services.store
+    wait_until(lambda: publishes.history(store, tenant.id)[-1].state == "published", "it was not recorded")
+    assert publishes.history(store, tenant.id)[-1].actor == "scheduler"
+
+    change = asked(admin, installation, "", 201, tenant=tenant.name, title="Night work").json()
+    clone, keys = tmp_path / "developer", push_keys(installation.settings).files()
+    origin = str(company_repository(installation.settings.places))
+
+    def developer(*arguments: str, key: str = "merge") -> int:
+        who = ["-c", "user.name=Dev", "-c", "user.email=dev@example.test", "-c", "safe.directory=*"]
+        environment = {**os.environ, "ORCHESTRATOR_PUSH_KEY_FILE": str(keys[key])}
+        return subprocess.run(["git", "-C", str(clone), *who, *arguments], env=environment, timeout=60).returncode
+
+    clone.mkdir()
+    assert (
+        developer("clone", "--quiet", origin, ".")
+        == developer("merge", "-q", "--no-ff", "-m", "By hand", f"origin/{branch}")
+        == 0
+    )
+    assert developer("push", "--quiet", "origin", "HEAD:main", key="publish") != 0, "that key cannot move production"
+    assert developer("push", "--quiet", "origin", "HEAD:main") == 0
+    reconciled(installation)
+    address = f"{installation.console}/api/v1/changes/{change['id']}"
+    wait_until(lambda: admin.ask("GET", address).json()["state"] == "promoted", "the merge was not noticed")
+    assert "not by a promote here" in admin.ask("GET", address).json()["reason"]
+    assert "somebody merged it" in admin.get(f"{installation.console}/changes/{change['id']}").text
+
+
+def test_a_remote_that_is_away_is_tried_again_and_a_stopped_tenants_work_is_published_too(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    tenant, admin, store = launched(), installation.browser("admin"), installation.services.store
+    branch, page = f"tenant/{tenant.name}", f"{installation.console}/workspaces/{tenant.name}"
+    alarm = f'orchestrator_publish_last_failed{{how="push",tenant="{tenant.name}"}}'
+    objects = company_repository(installation.settings.places) / "objects"
+    write(installation, tenant, "notes.txt", f"while the remote was away, {tenant.id}\n")
+    away = objects.rename(objects.with_name("objects.away"))
+    try:
+        assert published(installation, tenant)["state"] == "pending"
+        assert "did not answer" in admin.get(page).text
+        assert f"{alarm} 1.0" in admin.get(f"{installation.console}/metrics").text
+    finally:
+        away.rename(objects)
+    with store.begin() as connection:
+        statement = "UPDATE publishes SET finished_at = finished_at - interval '2 minutes' WHERE tenant_id = :id"
+        connection.execute(text(statement), {"id": tenant.id})
+    reconciled(installation)
+    wait_until(lambda: remote(installation, "rev-parse", "-q", "--verify", branch) != "", "it was not pushed again")
+    wait_until(lambda: f"{alarm} 0.0" in admin.get(f"{installation.console}/metrics").text, "the alarm did not end")
+    assert "did not answer" not in admin.get(page).text
+
+    installation.services.tenants.stop(tenant.name, actor=ACTOR)
+    write(installation, tenant, "notes.txt", "while it was stopped\n")
+    done = published(installation, tenant)
+    assert done["state"] == "published"
+    assert remote(installation, "show", f"{branch}:notes.txt") == "while it was stopped"
+    engine = installation.services.installation.drivers.engine
+    assert [one.name for one in engine.containers() if one.tenant_id == tenant.id and one.running] == []
+
+
+def test_git_inside_cannot_touch_its_configuration_and_links_lead_nowhere(
+    installation: Running, launched: Callable[..., Tenant]
+) -> None:
+    """With more than any program inside is given: Python with the repository writable."""
+    tenant = launched()
+    script = (
+        "import os\n"
+        "def attempt(what, act):\n"
+        "    try:\n"
+        "        act(); print(what)\n"
+        "    except OSError: pass\n"
+        "os.chdir('/repository')\n"
+        "open('made', 'w').write('[core]\\n\\tfsmonitor = /workspace/x\\n')\n"
+        "attempt('write', lambda: open('config', 'a'))\n"
+        "attempt('replace', lambda: os.rename('made', 'config'))\n"
+        "attempt('hooks', lambda: open('hooks/post-commit', 'w'))\n"
+        "attempt('attributes', lambda: open('info/attributes', 'w'))\n"
+        "os.unlink('made')\n"
+        "os.symlink('/etc/passwd', '/workspace/passwd')\n"
+        "os.symlink('/repository/config', '/workspace/config')\n"
+    )
+    command = SandboxCommand(
+        id=new_id("c"),
+        program="/usr/bin/python3",
+        argv=("/usr/bin/python3", "-c", script),
+        cwd="/workspace",
+        grants=(PathGrant("/workspace", Access.WRITE), PathGrant("/repository", Access.WRITE)),
+    )
+    sandbox = installation.services.launch.tenancy.sandbox.connect(tenant)
+    events = list(sandbox.run(command))
+    said = b"".join(one.data for one in events if isinstance(one, CommandOutput)).decode()
+    assert said == "", said
+    assert [one.exit_code for one in events if isinstance(one, CommandExited)] == [0]
+    with pytest.raises(PublishRefused) as caught:
+        installation.services.publish.run(tenant, actor=ACTOR)
+    assert "passwd: a link that leaves the workspace" in str(caught.value)
+    answer = installation.browser("admin").ask(
+        "GET", f"{installation.console}/api/v1/tenants/{tenant.name}/files/content?path=passwd"
+    )
+    assert (answer.status, answer.json()["code"]) in ((403, "denied.path"), (403, "denied.file"))
+    assert "root:" not in answer.text
