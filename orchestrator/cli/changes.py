@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import session
-from orchestrator.cli.output import Form, FormOption, YesOption, confirm, say, show_one, show_rows, write, write_json
+from orchestrator.cli.output import (
+    Form,
+    FormOption,
+    YesOption,
+    cell,
+    confirm,
+    plain,
+    say,
+    show_one,
+    show_rows,
+    table,
+    write,
+    write_json,
+)
 from orchestrator.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,6 +41,7 @@ RowsOption = Annotated[list[str] | None, typer.Option("--row", help="only this r
 DigestOption = Annotated[str | None, typer.Option(help="refuse unless the change still has this digest")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="why; kept as a comment")]
 COLUMNS = ("id", "tenant_name", "state", "title", "author", "rows", "approvals_needed", "created_at")
+FINDINGS_SHOWN = 50
 FINDINGS = ("check", "code", "table", "key", "column", "was", "wanted", "now", "message")
 
 
@@ -251,7 +266,8 @@ def promote(
 
             found = services.changes.rehearse.run(change_id, tenant, actor=actor, stage=Where(stage.value))
             return _show_rehearsal(found, form)
-        done = services.changes.promote.run(change_id, tenant, actor=actor, digest=digest)
+        with _conflicts_shown():
+            done = services.changes.promote.run(change_id, tenant, actor=actor, digest=digest)
     columns = ("id", "state", "inserted", "updated", "deleted", "unchanged", "code_after", "duration_s")
     show_one(_named(done), form, columns=columns)
 
@@ -262,7 +278,8 @@ def revert(change_id: Id, reason: ReasonOption = "", yes: YesOption = False, for
     with session.opened() as services:
         tenant = _tenant(services, change_id)
         confirm(f"Undo change {change_id} in production?", yes)
-        done = services.changes.revert.run(change_id, tenant, actor=session.principal().actor, reason=reason)
+        with _conflicts_shown():
+            done = services.changes.revert.run(change_id, tenant, actor=session.principal().actor, reason=reason)
     columns = ("id", "state", "inserted", "updated", "deleted", "unchanged", "duration_s")
     show_one(_named(done), form, columns=columns)
 
@@ -348,6 +365,20 @@ def _show_findings(checks: Mapping[str, Any]) -> None:
     if rows:
         write("")
         show_rows(rows, FINDINGS, Form.TABLE)
+
+
+@contextmanager
+def _conflicts_shown() -> Iterator[None]:
+    """Before the error: every cell in the way, as it was, as it was wanted and as production has it."""
+    from orchestrator.core.ports.production import PromotionConflicted
+
+    try:
+        yield
+    except PromotionConflicted as conflict:
+        found = [plain(finding) for finding in conflict.findings[:FINDINGS_SHOWN]]
+        columns = FINDINGS[2:]
+        say(table([[cell(one.get(name)) for name in columns] for one in found], columns))
+        raise
 
 
 def _show_rehearsal(found: Mapping[str, Any], form: Form) -> None:
