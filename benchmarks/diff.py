@@ -145,6 +145,12 @@ def child() -> None:
     sys.stdout.write(f"{result.duration_s} {memory_bytes} {'+'.join(how)}\n")
 
 
+def _checkpoint(server: Server) -> None:
+    """So that stopping has little left to write."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+
+
 def main() -> None:
     with servers(PLACE, **MEASURED) as base:
         started = time.monotonic()
@@ -152,11 +158,11 @@ def main() -> None:
         base.start()
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda rows: _fill(base, rows), reversed(SIZES)))
+        _checkpoint(base)
         base.stop()
         base.settings = MEASURED
         base.start()  # as a snapshot is sealed: once more, with the settings its generations have
-        with psycopg.connect(base.dsn(), autocommit=True) as connection:
-            connection.execute("CHECKPOINT")
+        _checkpoint(base)
         base.stop()
         origin_lsn = base.checkpoint_lsn()
         lives = [base.copy(name) for name in (("few", "scattered") if CHANGES else ("few",))]
