@@ -33,11 +33,12 @@ def connect(dsn: str, *, connections_max: int = 30) -> Engine:
     engine = create_engine(dsn, pool_size=kept, max_overflow=connections_max - kept, pool_timeout=15)
 
     def looked_over(connection: Any, record: Any, _: Any) -> None:
-        idle_s = time.monotonic() - record.info.get("returned_at", 0.0)
-        if "returned_at" not in record.info or (idle_s < TRUSTED_IDLE_S and not _has_news(connection)):
-            return
+        returned_at = record.info.get("returned_at")
+        if returned_at is None:
+            return  # it was made just now
         try:
-            engine.dialect.do_ping(connection)
+            if time.monotonic() - returned_at > TRUSTED_IDLE_S or _has_news(connection):
+                engine.dialect.do_ping(connection)
         except Exception as problem:  # whatever it is: nothing that cannot answer is used
             raise InvalidatePoolError from problem
 

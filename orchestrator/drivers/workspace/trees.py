@@ -67,16 +67,16 @@ class CopiedTrees:
         gone = [path for path in before.entries if path not in after]
         room = _Room(keeping.bytes_max)
         paths: list[str] = []
-        files: list[FileChanged] = []
+        files: dict[str, FileChanged] = {}
         for path in sorted({*touched, *gone}):
             change = _change(base, tree, path, keeping, room)
             if change is None:
                 continue
-            paths.append(_printable(path))
+            paths.append(change.path)
             if len(files) < PATHS_MAX:
-                files.append(change)
-        complete = len(files) == len(paths) and not any(one.problem for one in files)
-        return TreeChanges(tuple(paths[:PATHS_MAX]), tuple(files), complete)
+                files.setdefault(change.path, change)  # names that are no Unicode may look the same
+        complete = len(files) == len(paths) and not any(one.problem for one in files.values())
+        return TreeChanges(tuple(paths[:PATHS_MAX]), tuple(files.values()), complete)
 
 
 def _change(base: Path, tree: Path, path: str, keeping: Keeping, room: _Room) -> FileChanged | None:

@@ -68,6 +68,11 @@ def _deeper(tree: Path) -> None:
     (tree / "new" / "er" / "c.txt").write_text("c")
 
 
+def _alike(tree: Path) -> None:
+    (tree / os.fsdecode(b"n\xffme")).write_text("x")
+    (tree / "n\\xffme").write_text("x")
+
+
 def _file_becomes_directory(tree: Path) -> None:
     (tree / "a.txt").unlink()
     (tree / "a.txt").mkdir()
@@ -94,6 +99,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "large": lambda tree: (tree / "large").write_bytes(b"x" * 2_000_000),
     "too_large": lambda tree: (tree / "large").write_bytes(b"x" * 3_000_001),
     "bytes": lambda tree: (tree / os.fsdecode(b"n\xffme")).write_text("x"),
+    "alike": _alike,
     "parent": _parent_becomes_link,
     "file_became_directory": _file_becomes_directory,
 }
@@ -172,6 +178,11 @@ def test_what_cannot_be_applied_is_told_with_its_reason(base: Path, change: str,
     refused = [one for one in found.files if one.problem]
     assert len(refused) == 1 and why in refused[0].problem
     assert refused[0].content is None and refused[0].link is None and not refused[0].is_kept_aside
+
+
+def test_two_names_that_look_the_same_are_told_once_and_not_applied(base: Path) -> None:
+    found = changed(base, "alike")
+    assert len(found.paths) == 2 and len(found.files) == 1 and not found.complete
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc", "deep/../../x", "/workspace-evil/x"])
