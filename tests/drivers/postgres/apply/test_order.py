@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from orchestrator.core.changeset.shape import TableName
 from orchestrator.core.ports.production import CredentialTooWeak, ProductionBusy, PromotionConflicted
 from orchestrator.core.promotion.order import Scope, WriteLimits
 from orchestrator.drivers.postgres.apply.production import PostgresProduction
+from orchestrator.drivers.postgres.apply.session import Session
 from tests.support.cluster import Cluster
 from tests.support.proposals import compare_in_full, order_for, read_all
 
@@ -268,6 +271,34 @@ def test_rows_of_another_tenant_are_refused_in_production_too(pair: Pair) -> Non
     with pytest.raises(PromotionConflicted):
         pair.api.apply(order_for(changeset, unguarded=frozenset(), scopes=scopes))
     assert pair.ask("SELECT n, p FROM t ORDER BY id") == [(1, 1), (1, 1)]
+
+
+def test_the_tenants_value_stands_in_every_part_of_the_write(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.both(
+        "CREATE TABLE t (id int PRIMARY KEY, house text, n int)",
+        "INSERT INTO t VALUES (1, 'ours', 1), (2, 'ours', 1)",
+    )
+    pair.run(
+        pair.sandbox,
+        "UPDATE t SET n = 2 WHERE id = 1",
+        "DELETE FROM t WHERE id = 2",
+        "INSERT INTO t VALUES (3, 'ours', 3)",
+    )
+    sent: list[str] = []
+    run = Session._run
+
+    def noting(self: Session, query: Any, parameters: Any) -> None:
+        sent.append(query if isinstance(query, str) else query.as_string(self.connection))
+        run(self, query, parameters)
+
+    monkeypatch.setattr(Session, "_run", noting)
+    scopes = {TableName("public", "t"): Scope("house", "ours")}
+    pair.api.apply(order_for(pair.changeset(), unguarded=frozenset(), scopes=scopes))
+    (written,) = [text for text in sent if text.startswith("WITH w0 AS")]
+    parts = re.split(r"w\d+ AS \(", written)[1:]
+    assert [part.split()[0] for part in parts] == ["DELETE", "UPDATE", "INSERT"]
+    for part in parts:
+        assert re.search(r'(?:x\."house"|o\."c\d"::\S+) = \$\d+::', part), part
 
 
 def test_a_weak_credential_says_what_it_lacks(pair: Pair) -> None:
