@@ -105,6 +105,7 @@ class Deputy:
         # By name alone: a value may be a secret, and arguments are for everybody to see.
         passed = sorted(name for name in self.environment if name.startswith(PREFIX) and name not in ours)
         return [
+            "--pull=never",  # set-up makes or brings the image; a registry that hangs holds up no command
             "--network=host",
             "--pid=host",
             "--cap-add=LINUX_IMMUTABLE",
@@ -195,7 +196,7 @@ def host_tool(made_from: str, argv: Sequence[str]) -> list[str]:
 
 
 def _tool(made_from: str, options: Sequence[str], argv: Sequence[str]) -> list[str]:
-    start = ["docker", "run", "--rm", "--network=none", *options, f"--entrypoint={argv[0]}"]
+    start = ["docker", "run", "--rm", "--pull=never", "--network=none", *options, f"--entrypoint={argv[0]}"]
     return [*start, made_from, *argv[1:]]
 
 

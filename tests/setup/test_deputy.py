@@ -38,7 +38,7 @@ def test_a_command_sees_the_installation_at_its_own_paths_and_names_who_asked() 
         assert f"--volume={place}:{place}" in argv
     assert f"--workdir={ACTING.here}" in argv and "--rm" in argv and "--tty" not in argv
     assert "--env=LOGNAME=ann" in argv and f"--env=ORCHESTRATOR_VAR={ACTING.var}" in argv
-    assert "--privileged" not in argv
+    assert "--privileged" not in argv and "--pull=never" in argv
     assert "--tty" in ACTING.command(["status"], is_terminal=True)
 
 
