@@ -47,13 +47,15 @@ class Reconciled:
 class Seen:
     """What one round found: containers that run, networks the proxy is on, routes that are written.
 
-    `containers` are the ids of those that run, by tenant; `open` the tenants with something begun and not ended.
+    `containers` are the ids of those that run, by tenant; `owners` the tenants that have any, running or not; `open`
+    those with something begun and not ended.
     """
 
     running: frozenset[str]
     proxied: frozenset[str]
     routed: frozenset[str]
     containers: Mapping[str, frozenset[str]]
+    owners: frozenset[str]
     open: frozenset[str]
 
 
@@ -121,6 +123,7 @@ class ReconcileFlow:
             proxied=frozenset(proxied),
             routed=frozenset(self.tenancy.route.proxy.published()),
             containers={tenant_id: frozenset(ids) for tenant_id, ids in containers.items()},
+            owners=frozenset(one.tenant_id for one in found),
             open=frozenset(half_made | {one.tenant_id for one in refreshes.unfinished(self.store)}),
         )
 
@@ -220,7 +223,8 @@ class ReconcileFlow:
     def _clear_failed(self, tenant: Tenant, seen: Seen) -> list[str]:
         """A failed launch keeps its record and nothing else."""
         has_files = bool(self.tenancy.generations.on_disk(tenant.id))
-        if not has_files and tenant.id not in seen.routed and not any(tenant.id in name for name in seen.running):
+        has_parts = tenant.id in seen.routed or tenant.id in seen.owners
+        if not has_files and not has_parts and not self.engine.networks(tenant_id=tenant.id):
             return []
         with tenant_lock(self.store, tenant.id):
             if tenants.get(self.store, tenant.id).state is TenantState.FAILED:
