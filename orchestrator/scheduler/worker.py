@@ -238,6 +238,7 @@ class _Run:
         self._job = job
         self._is_cancelled = False
         self._is_lost = False
+        self._writing = threading.Lock()
 
     @property
     def job(self) -> Job:
@@ -253,7 +254,8 @@ class _Run:
         jobs.set_progress(self._engine, self._job, fraction, doing)
 
     def line(self, text: str) -> None:
-        jobs.add_line(self._engine, self._job.id, text)
+        with self._writing:  # steps taken side by side tell of themselves side by side, and lines are numbered
+            jobs.add_line(self._engine, self._job.id, text)
 
     def check(self) -> None:
         if self._is_lost:

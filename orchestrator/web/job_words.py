@@ -14,7 +14,7 @@ TITLES: Mapping[str, str] = {
     "publish": "Saving files to git",
     "prune": "Deleting snapshots nobody needs",
     "reconcile": "Looking after everything",
-    "launch": "Launching a tenant",
+    "launch": "Launching the tenant",
     "start": "Starting the workspace",
     "stop": "Stopping the workspace",
     "remove": "Removing the tenant",

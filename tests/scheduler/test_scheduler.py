@@ -225,6 +225,19 @@ def test_a_failure_somebody_waits_for_is_told_at_once_with_cause_effect_and_cure
     assert (found.error, found.effect, found.next_step) == ("The engine is away.", "Nothing was made.", "Start it.")
 
 
+def test_steps_taken_side_by_side_log_side_by_side(engine: Engine) -> None:
+    def launch(context: JobContext) -> None:
+        threads = [threading.Thread(target=lambda: [context.line("a step") for _ in range(20)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+
+    asked = jobs.ask(engine, "launch", requested_by="anna")
+    assert _worker(engine, launch=launch).run_one()
+    assert [line.number for line in jobs.lines(engine, asked.id)] == list(range(1, 81))
+
+
 def test_failures_are_told_apart(engine: Engine) -> None:
     attempts: list[str] = []
 
