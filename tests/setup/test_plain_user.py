@@ -12,6 +12,7 @@ import pytest
 from orchestrator import config
 from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
+from orchestrator.core.ports.volume import VolumeFailed
 from orchestrator.drivers.volume import ioctls, mounts
 from orchestrator.setup import deputy
 from orchestrator.setup.images import RememberImagesStep
@@ -34,7 +35,7 @@ def places(images: SessionImages, tmp_path: Path) -> Iterator[Places]:
 def test_a_container_makes_mounts_and_deletes_the_volume(places: Places) -> None:
     run, image = deputy.as_root(places), places.var / "disk.img"
     mounts.make_image(image, 400 << 20, run=run)
-    with pytest.raises(mounts.VolumeFailed, match="not mounted"):
+    with pytest.raises(VolumeFailed, match="not mounted"):
         require_volume(places.var)
     mounts.mount_image(image, places.disk, run=run)
     require_volume(places.var)
