@@ -142,7 +142,8 @@ def _timed(work: Callable[[], object]) -> float:
 def _many(port: int, tenants: list[Tenant]) -> None:
     """Twenty commands at once in one tenant, then as many in each of ten; signing in is not measured."""
     cookie = _client(port).cookie
-    for some in (tenants[:1], tenants):
+    for count in sorted({1, len(tenants)}):
+        some = tenants[:count]
         names = [tenant.name for tenant in some for _ in range(EACH)]
         clients = [Api(port, cookie) for _ in names]
         with ThreadPoolExecutor(len(names)) as pool:
@@ -150,5 +151,5 @@ def _many(port: int, tenants: list[Tenant]) -> None:
             spent = list(pool.map(lambda api, name: api.run(name, "true"), clients, names))
             total = time.perf_counter() - start
         say(f"{len(spent)} commands at once in {len(some)} tenants: {len(spent) / total:.0f} a second")
-        if len(some) > 1 or len(tenants) == 1:
+        if count == len(tenants):
             emit("commands_200_s", spent, "s", value=total, per_second=round(len(spent) / total, 1))
