@@ -10,7 +10,7 @@ import pytest
 from tests.support.composing import Composed, composed
 from tests.support.installation import Browser
 
-pytestmark = [pytest.mark.engine, pytest.mark.trip, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.engine, pytest.mark.trip, pytest.mark.timeout(2400)]
 WAIT_S = 240.0
 NAME = "by-compose"
 
