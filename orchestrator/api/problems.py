@@ -163,22 +163,25 @@ def install(app: FastAPI, render_pages: Renderer | None = None) -> None:
     def unkeepable(request: Request, error: Exception) -> Response:
         """What passed every check and is still no text or number for the database, such as a NUL character."""
         del error  # it quotes the statement
-        problem = Problem(
-            422,
-            "Not acceptable as it is",
-            "invalid.value",
-            "A value holds a character or a number that cannot be kept.",
-            reference_of(request),
-            "Nothing was done.",
-            "Leave out NUL characters and very large numbers.",
-        )
-        return respond(request, problem)
+        return respond(request, _unkeepable(reference_of(request)))
 
     app.add_exception_handler(OrchestratorError, known)
     app.add_exception_handler(DataError, unkeepable)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _unkeepable(reference: str) -> Problem:
+    return Problem(
+        422,
+        "Not acceptable as it is",
+        "invalid.value",
+        "A value holds a character or a number that cannot be kept.",
+        reference,
+        "Nothing was done.",
+        "Leave out NUL characters and very large numbers.",
+    )
 
 
 def _plain(value: object) -> Any:
