@@ -97,27 +97,28 @@ def masking(rig: SnapshotRig, table: str, **rules: Any) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dump(clinic_rig: SnapshotRig, images: SessionImages) -> Path:
-    """The clinic as a custom-format dump file."""
+    """The clinic as a custom-format dump file; beside it the same as a directory."""
     rig = clinic_rig
     folder = rig.places.var / "given"
     folder.mkdir()
     folder.chmod(0o777)
-    run_tool(
-        rig.engine,
-        Binaries(images.postgres),
-        ToolRun(
-            name=f"{rig.flow.instance}-given",
-            program="pg_dump",
-            arguments=(
-                "--format=custom",
-                "--file=/given/clinic.dump",
-                "--dbname=host=/s user=mirror_reader dbname=clinic",
+    for form, name in (("custom", "clinic.dump"), ("directory", "clinic.directory")):
+        run_tool(
+            rig.engine,
+            Binaries(images.postgres),
+            ToolRun(
+                name=f"{rig.flow.instance}-given",
+                program="pg_dump",
+                arguments=(
+                    f"--format={form}",
+                    f"--file=/given/{name}",
+                    "--dbname=host=/s user=mirror_reader dbname=clinic",
+                ),
+                uid=rig.mirror.uid,
+                mounts=(Mount(folder, "/given"), Mount(rig.mirror.sockets, "/s")),
+                environment={"PGPASSWORD": "mirror:secret\\with colon"},
             ),
-            uid=rig.mirror.uid,
-            mounts=(Mount(folder, "/given"), Mount(rig.mirror.sockets, "/s")),
-            environment={"PGPASSWORD": "mirror:secret\\with colon"},
-        ),
-    )
+        )
     return folder / "clinic.dump"
 
 
@@ -154,8 +155,9 @@ def test_it_cannot_be_changed_any_more(clinic_rig: SnapshotRig, clinic_snapshot:
             (clinic_rig.places.snapshot(clinic_snapshot.id) / name).write_text("x")
 
 
-def test_a_dump_file_and_a_profile_give_a_filtered_snapshot(clinic_rig: SnapshotRig, dump: Path) -> None:
-    taken = clinic_rig.flow.take(Source("a dump file", dump=dump), profile="north")
+@pytest.mark.parametrize("name", ["clinic.dump", "clinic.directory"])
+def test_a_dump_and_a_profile_give_a_filtered_snapshot(clinic_rig: SnapshotRig, dump: Path, name: str) -> None:
+    taken = clinic_rig.flow.take(Source("a dump", dump=dump.with_name(name)), profile="north")
     assert taken.manifest is not None
     rows = {name: (report.restored_rows, report.kept_rows) for name, report in taken.manifest.tables.items()}
     assert rows == {
@@ -196,7 +198,7 @@ def test_a_file_that_is_no_dump_is_refused(
     take_failing(clinic_rig, DumpDamaged, SnapshotStep.INSPECT, source=Source("noise", dump=path))
 
 
-def test_a_new_column_without_a_rule_stops_it_before_anything_is_read(
+def test_a_new_column_or_table_without_a_rule_stops_it_before_anything_is_read(
     clinic_rig: SnapshotRig, clinic_snapshot: Snapshot
 ) -> None:
     with production(
@@ -206,6 +208,9 @@ def test_a_new_column_without_a_rule_stops_it_before_anything_is_read(
     ):
         error = take_failing(clinic_rig, Unclassified, SnapshotStep.INSPECT)
     assert error.fields["columns"] == ["clinic.sites.door_code"]
+    with production(clinic_rig, "CREATE TABLE clinic.fines (id integer, due text)", "DROP TABLE clinic.fines"):
+        error = take_failing(clinic_rig, Unclassified, SnapshotStep.INSPECT)
+    assert set(error.fields["columns"]) == {"clinic.fines.id", "clinic.fines.due"}
 
 
 def test_a_mirror_that_is_down_is_told_apart_from_a_refused_credential(
