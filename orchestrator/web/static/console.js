@@ -30,3 +30,14 @@ document.addEventListener("htmx:sseClose", () => {
   const ended = document.querySelector("[data-forward]");
   if (ended && ended.dataset.forward.startsWith("/jobs/")) window.location.assign(ended.dataset.forward);
 });
+// What can be scrolled sideways can be scrolled by keyboard too.
+function reach() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+addEventListener("resize", reach);
+document.addEventListener("htmx:afterSettle", reach);
+document.addEventListener("toggle", reach, true);
+reach();
