@@ -93,6 +93,8 @@ class WorkspacePart:
         for path in (tree, git):
             _give(path, tenant.uid)
         fasten(git, tenant.uid)
+        if self.repository.branch(branch) is None:  # where it began is known, so that it can fall behind
+            self.repository.move_branch(branch, expected=None, to=start)
 
     def remove(self, tenant: Tenant) -> None:
         """Delete the work tree and its git directory; what was published stays in the bare repository."""

@@ -50,7 +50,7 @@ def code(answer: Response) -> tuple[int, str]:
 
 def test_a_manager_publishes_and_sees_where_the_branch_stands(desk: Desk) -> None:
     before = desk.get("harbour").json()
-    assert (before["name"], before["head"], before["last"]) == ("tenant/harbour", None, None)
+    assert (before["name"], before["ahead"], before["behind"], before["last"]) == ("tenant/harbour", 0, 0, None)
     (desk.site.tree / "app.py").write_text("one\nMINE\nthree\n")
     done = desk.post("harbour/publish", reason="for the review")
     assert done.status_code == 200, done.text
