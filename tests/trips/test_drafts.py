@@ -48,6 +48,13 @@ def test_work_nobody_proposed_survives_a_refresh(installation: Running, launched
     assert carried.carried.startswith("carried over"), carried.carried
     assert "Three cats" in query(installation, tenant, read)
 
+    with_policy(installation, tenant, RefreshPolicy.SAVE)
+    kept = services.refresh.run(tenant, actor=ACTOR).draft_id
+    assert kept is not None and "Three cats" not in query(installation, tenant, read)
+    assert installation.json("refresh", "restore", tenant.name, kept)["restored"] is True
+    assert "Three cats" in query(installation, tenant, read)
+    installation.run("refresh", "restore", tenant.name, kept, expect=5)  # it is no draft any more
+
     with_policy(installation, tenant, RefreshPolicy.DISCARD)
     assert services.refresh.run(tenant, actor=ACTOR).draft_id is None
     assert "Three cats" not in query(installation, tenant, read)
