@@ -36,7 +36,7 @@ class Desk:
     tenant: Tenant
     tree: Path
 
-    def get(self, rest: str = "", **named: object) -> Response:
+    def get(self, rest: str = "", **named: str | int) -> Response:
         return self.client.get(f"/api/v1/tenants/north/files{rest}", params=named)
 
     def send(self, method: str, rest: str, **named: object) -> Response:
@@ -120,7 +120,7 @@ def test_glob_and_search_find(desk: Desk) -> None:
     ],
 )
 def test_bad_questions_are_refused_by_name(
-    desk: Desk, rest: str, named: dict[str, object], expected: tuple[int, str]
+    desk: Desk, rest: str, named: dict[str, str | int], expected: tuple[int, str]
 ) -> None:
     assert code(desk.get(rest, **named)) == expected
 
