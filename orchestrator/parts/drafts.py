@@ -23,7 +23,7 @@ from orchestrator.store import changes
 
 ACTOR = system("refresh")
 OPEN = (ChangeState.DRAFT, ChangeState.SUBMITTED, ChangeState.APPROVED)
-OPEN_READ_MAX = 100
+READ_MAX = 200
 CONFLICTS_SHOWN = 5
 
 
@@ -48,7 +48,7 @@ class ChangeDrafts:
     def save(self, tenant: Tenant, generation: Generation, *, draft_id: str | None, reason: str) -> SavedDraft | None:
         changeset = self.differences.of(tenant, generation).changeset
         with self.store.begin() as connection:
-            kept = self._unproposed(connection, tenant, changeset, draft_id)
+            kept = self._unproposed(connection, generation, changeset, draft_id)
             if kept.is_empty:
                 return None
             digest = review_digest(kept.digest(), None)
@@ -72,12 +72,17 @@ class ChangeDrafts:
         return SavedDraft(saved.id, len(kept))
 
     def _unproposed(
-        self, connection: Connection, tenant: Tenant, changeset: Changeset, draft_id: str | None
+        self, connection: Connection, generation: Generation, changeset: Changeset, draft_id: str | None
     ) -> Changeset:
-        """Without the rows that an open change of the tenant holds exactly so."""
+        """Without the rows that a change of the tenant holds exactly so: an open one, or one taken from this very
+        generation that production has. Had it come from another, the same row would be work done again."""
         held = set()
-        for change in changes.listed(connection, tenant_id=tenant.id, states=OPEN, limit=OPEN_READ_MAX):
-            if change.id != draft_id:
+        states = (*OPEN, ChangeState.PROMOTED)
+        for change in changes.listed(connection, tenant_id=generation.tenant_id, states=states, limit=READ_MAX):
+            is_promoted = change.state is ChangeState.PROMOTED
+            if change.id == draft_id or (is_promoted and change.generation_id != generation.id):
+                continue
+            if change.has_rows and change.reverted_at is None:
                 held |= set(map(repr, changes.changeset(connection, change.id).rows))
         return changeset.keep([row.id() for row in changeset.rows if repr(row) not in held])
 

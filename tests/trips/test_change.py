@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from orchestrator.core.actors import Actor, ActorKind
+from orchestrator.core.actors import Actor, ActorKind, system
 from orchestrator.core.changes import Change, ChangeState
 from orchestrator.core.ports.audit import AuditQuery
 from orchestrator.core.ports.production import PromotionConflicted
@@ -93,6 +93,11 @@ def test_an_agents_rows_reach_production_through_another_person_and_return(
     assert production(installation, history) == [(before + 1,)]  # type: ignore[operator]
     tasks = "SELECT status FROM hotel.housekeeping_tasks WHERE due_on = '2031-01-01'"
     assert production(installation, tasks) == [("open",)]
+
+    saved = installation.services.refresh.run(tenant, actor=system("tests")).draft_id
+    with installation.services.store.connect() as connection:
+        unproposed = set() if saved is None else set(changes.get(connection, saved).tables)
+    assert unproposed <= {"hotel.reservation_history"}, "what production has is no work to save"
 
     reverted = services.revert.run(change.id, tenant, actor=REVIEWER, reason="tried out")
     assert reverted.state is PromotionState.COMMITTED
