@@ -15,9 +15,17 @@ from tests.support.engine import SessionImages, directory_on, mounted_volume, ru
 from tests.support.snapshot import SnapshotRig, snapshot_rig
 
 
+JOURNEY_TIMEOUT_S = 1200
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever starts a server says so by the fixture; the mark lets the quick part leave them out."""
+    """Whoever starts a server says so by the fixture; the mark lets the quick part leave them out.
+
+    A journey's first test also brings up the installation: on a busy machine that takes longer than any test may.
+    """
     for item in items:
+        if item.get_closest_marker("trip") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(JOURNEY_TIMEOUT_S))
         if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
             item.add_marker("server")
 
