@@ -14,7 +14,6 @@ from tests.support.cluster import Cluster, running_cluster
 from tests.support.engine import SessionImages, directory_on, mounted_volume, running_engine
 from tests.support.snapshot import SnapshotRig, snapshot_rig
 
-
 JOURNEY_TIMEOUT_S = 1200
 
 
