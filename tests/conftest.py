@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import logs
 from orchestrator.core.snapshots import Snapshot
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.volume.trees import LocalVolume
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(JOURNEY_TIMEOUT_S))
         if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
             item.add_marker("server")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """As a running installation has them: without it, every crash is drawn with all its local variables, in seconds."""
+    logs.configure(as_json=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from orchestrator import logs
 
@@ -16,7 +15,7 @@ from orchestrator import logs
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     yield
-    structlog.reset_defaults()
+    logs.configure(as_json=True)
 
 
 def test_a_line_goes_to_the_standard_error_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
