@@ -148,8 +148,11 @@ class PolicyPart:
         digest = hashlib.sha256(text.encode()).hexdigest()
         known = self._in_force
         if known is not None and digest == self._seen_digest:
-            self._stamp = stamp
-            return known
+            # The same text may be a later version: another process may have saved one and gone back meanwhile.
+            if known.problem:
+                return self._fallen_back(stamp, known.problem, digest=digest)
+            self._in_force, self._stamp = replace(known, version=self._numbered(known.allowlist)), stamp
+            return self._in_force
         try:
             allowlist = load(text, source=self._file.name)
         except InvalidAllowlist as problem:

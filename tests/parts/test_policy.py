@@ -60,6 +60,28 @@ def test_a_saved_edit_holds_for_the_next_command_in_every_process(gate: Gated) -
     assert other.in_force().version == gate.policies.in_force().version == version
 
 
+def test_a_text_that_comes_back_is_a_later_version_in_every_process(gate: Gated) -> None:
+    other, text = gate.another_process(), gate.file.read_text()
+    assert other.in_force().version.number == 1
+    gate.allowlist.save(edited(text), actor=ADA, reason="No listing.", expected=1)
+    gate.allowlist.save(text, actor=ADA, reason="As before.", expected=2)
+    assert other.in_force().version.number == 3
+    gate.allowlist.save(edited(text), actor=ADA, reason="No listing.", expected=3)
+    gate.file.write_text(text)
+    found = other.in_force()
+    assert (found.version.number, found.version.source) == (5, PolicySource.DISK)
+
+
+def test_a_file_broken_twice_alike_leaves_the_newest_version_in_force(gate: Gated) -> None:
+    other, text = gate.another_process(), gate.file.read_text()
+    gate.policies.in_force()
+    gate.file.write_text("rules: [")
+    assert ls(gate, other) is Decision.ALLOW
+    gate.allowlist.save(edited(text), actor=ADA, reason="No listing.", expected=1)
+    gate.file.write_text("rules: [")
+    assert ls(gate, other) is Decision.DENY
+
+
 def test_an_edit_by_hand_becomes_a_version(gate: Gated) -> None:
     gate.policies.in_force()
     gate.file.write_text(edited(gate.file.read_text()))
