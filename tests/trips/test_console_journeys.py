@@ -83,11 +83,11 @@ def production(installation: Running, query: str) -> list[tuple[object, ...]]:
 
 
 def rate(installation: Running, type_code: str) -> tuple[str, str]:
-    """The condition of the last rate of a kind of room, and its price."""
+    """The condition of a rate no other journey changes in production, and its price."""
     where = f"property_id = 'harbour' AND type_code = '{type_code}'"
     ((day, price),) = production(
         installation,
-        f"SELECT starts_on::text, price::text FROM hotel.rates WHERE {where} ORDER BY starts_on DESC LIMIT 1",
+        f"SELECT starts_on::text, price::text FROM hotel.rates WHERE {where} ORDER BY starts_on DESC LIMIT 1 OFFSET 1",
     )
     return f"{where} AND starts_on = '{day}'", str(price)
 

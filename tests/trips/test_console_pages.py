@@ -35,7 +35,7 @@ def _used(installation: Running, tenant: Tenant) -> Mapping[str, str]:
     noor = Actor(ActorKind.PERSON, manager.id, manager.name)
     agent = Actor(ActorKind.AGENT, "tok_pages", f"{manager.name}/agent", on_behalf_of=manager.id)
     command = services.commands.run(tenant, CommandRequest(argv=("ls", "-la")), actor=agent)
-    dearer = "UPDATE hotel.rates SET price = price + 1 WHERE property_id = 'harbour'"
+    dearer = "UPDATE hotel.rates SET price = price + 1 WHERE property_id = 'harbour' AND type_code = 'TWN'"
     _, result = services.commands.query(tenant, QueryArguments(dearer, False, "json", 10), actor=agent)
     assert result.error is None, result.error
     flow = services.changes.changes
