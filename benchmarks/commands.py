@@ -9,16 +9,13 @@ import http.client
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-
-import uvicorn
+from urllib.parse import urlsplit
 
 from benchmarks.numbers import emit, percentile, say
-from orchestrator.api.app import create_app
 from orchestrator.core.access import Role
 from orchestrator.core.actors import system
 from orchestrator.core.allowlist.request import CommandRequest
@@ -28,7 +25,7 @@ from orchestrator.core.names import TenantNames, new_id
 from orchestrator.core.tenants import Tenant
 from orchestrator.flows.launch import LaunchRequest
 from orchestrator.store import commands, users
-from tests.support.installation import Running, free_port, running
+from tests.support.installation import Running, running
 
 RUNS = int(os.environ.get("COMMANDS_RUNS", "100"))
 TENANTS = int(os.environ.get("COMMANDS_TENANTS", "10"))
@@ -41,13 +38,14 @@ class Api:
     """One client with a connection of its own, kept open."""
 
     port: int
+    host: str
     cookie: str = ""
 
     def __post_init__(self) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
 
     def post(self, path: str, document: object) -> tuple[int, object]:
-        headers = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin", "Host": "127.0.0.1"}
+        headers = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin", "Host": self.host}
         if self.cookie:
             headers["Cookie"] = self.cookie
         self.connection.request("POST", path, json.dumps(document), headers)
@@ -67,25 +65,15 @@ class Api:
 
 def main() -> None:
     with running() as installation:
-        port = _serve(installation)
         users.add(installation.services.store, "bench", Role.ADMIN, PASSWORD)
         tenants = [_launch(installation, number) for number in range(TENANTS)]
-        _round_trip(installation, port, tenants[0])
-        _many(port, tenants)
+        _round_trip(installation, tenants[0])
+        _many(installation, tenants)
 
 
-def _serve(installation: Running) -> int:
-    port = free_port()
-    app = create_app(installation.services)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    threading.Thread(target=server.run, daemon=True).start()
-    while not server.started:
-        time.sleep(0.01)
-    return port
-
-
-def _client(port: int) -> Api:
-    api = Api(port)
+def _client(installation: Running) -> Api:
+    """As a program outside: through the proxy, to the process that serves."""
+    api = Api(installation.settings.proxy.port, urlsplit(installation.console).netloc)
     status, answer = api.post("/api/v1/session", {"name": "bench", "password": PASSWORD})
     if status != 201:
         raise RuntimeError(f"signing in failed: {answer}")
@@ -97,8 +85,8 @@ def _launch(installation: Running, number: int) -> Tenant:
     return installation.services.launch.run(request, actor=system("benchmark"))
 
 
-def _round_trip(installation: Running, port: int, tenant: Tenant) -> None:
-    api = _client(port)
+def _round_trip(installation: Running, tenant: Tenant) -> None:
+    api = _client(installation)
     names = TenantNames(installation.settings.instance, tenant.id, tenant.name)
     for _ in range(5):
         api.run(tenant.name, "true")
@@ -139,13 +127,13 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _many(port: int, tenants: list[Tenant]) -> None:
+def _many(installation: Running, tenants: list[Tenant]) -> None:
     """Twenty commands at once in one tenant, then as many in each of ten; signing in is not measured."""
-    cookie = _client(port).cookie
+    client = _client(installation)
     for count in sorted({1, len(tenants)}):
         some = tenants[:count]
         names = [tenant.name for tenant in some for _ in range(EACH)]
-        clients = [Api(port, cookie) for _ in names]
+        clients = [replace(client, cookie=client.cookie) for _ in names]
         with ThreadPoolExecutor(len(names)) as pool:
             start = time.perf_counter()
             spent = list(pool.map(lambda api, name: api.run(name, "true"), clients, names))

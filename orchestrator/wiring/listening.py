@@ -57,6 +57,8 @@ def _bound(host: str, port: int) -> socket.socket:
     made = socket.socket(family)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it. Without it an answer's second piece waits 40 ms for the first one's receipt.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((host, port))
         made.listen(BACKLOG)
     except OSError:

@@ -54,6 +54,16 @@ def test_what_was_bound_before_the_taken_one_is_given_back(tmp_path: Path, taken
         again.bind(("127.0.0.1", first))
 
 
+def test_answers_are_not_held_back(tmp_path: Path) -> None:
+    bound = listening.sockets(installation(tmp_path, port=free(), edge_port=free()))
+    try:
+        for one in bound:
+            with socket.create_connection(one.getsockname()), one.accept()[0] as accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        listening.close(bound)
+
+
 def test_the_engines_words_about_the_proxys_port_are_explained(tmp_path: Path) -> None:
     said = "driver failed programming external connectivity: Bind for 127.0.0.1:8080 failed: port is already allocated"
     found = listening.proxy_refused(settings(tmp_path), said)
