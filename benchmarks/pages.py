@@ -44,7 +44,14 @@ class Visitor:
         self._cookie = (answer.getheader("Set-Cookie") or "").split(";", 1)[0]
 
     def get(self, path: str) -> tuple[int, int, float]:
-        """Status, bytes and seconds."""
+        """Status, bytes and seconds. The server may have closed a connection that nobody used for a while."""
+        try:
+            return self._get(path)
+        except http.client.RemoteDisconnected:
+            self._connection.close()
+            return self._get(path)
+
+    def _get(self, path: str) -> tuple[int, int, float]:
         began = time.perf_counter()
         self._connection.request("GET", path, headers={"Cookie": self._cookie, "Accept": "text/html"})
         answer = self._connection.getresponse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sqlalchemy import Engine as Store
@@ -52,10 +53,13 @@ class UsageFlow:
             live = generations.live(connection, tenant.id)
         runs = tenant.state is TenantState.RUNNING
         data = self.places.generation(tenant.id, live.id) if live else None
+        with ThreadPoolExecutor(2, thread_name_prefix="usage") as pool:  # an engine may take a second for each
+            sandbox = pool.submit(self._stats, names.sandbox) if runs else None
+            database = pool.submit(self._stats, names.database(live.id)) if runs and live else None
         return Usage(
             profile=self.profile(tenant.profile),
-            sandbox=self._stats(names.sandbox) if runs else None,
-            database=self._stats(names.database(live.id)) if runs and live else None,
+            sandbox=sandbox.result() if sandbox else None,
+            database=database.result() if database else None,
             database_bytes=self._size(lambda: self.volume.exclusive_bytes(data)) if data else None,
             workspace_bytes=self._size(lambda: self.volume.used_bytes(self.places.workspace(tenant.id))),
         )
