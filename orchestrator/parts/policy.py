@@ -25,6 +25,7 @@ from orchestrator.store import policies
 LOG = logs.get("allowlist")
 BY_HAND = system("disk")
 MADE_MAX = 200
+READS_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,15 @@ class PolicyPart:
             return None
 
     def _refreshed(self, stamp: object) -> InForce:
+        for _ in range(READS_MAX):
+            found = self._looked(stamp)
+            if found is not None:
+                return found
+            stamp = self._file.stamp()
+        return self._fallen_back(stamp, "It changes faster than it can be read.")
+
+    def _looked(self, stamp: object) -> InForce | None:
+        """What the file says now; None when somebody saved another text meanwhile."""
         try:
             text = self._file.read()
         except PolicyFileFailed as problem:
@@ -151,19 +161,26 @@ class PolicyPart:
             # The same text may be a later version: another process may have saved one and gone back meanwhile.
             if known.problem:
                 return self._fallen_back(stamp, known.problem, digest=digest)
-            self._in_force, self._stamp = replace(known, version=self._numbered(known.allowlist)), stamp
-            return self._in_force
-        try:
-            allowlist = load(text, source=self._file.name)
-        except InvalidAllowlist as problem:
-            LOG.warning("allowlist.invalid", file=self._file.name, problems=problem.problems[:5])
-            return self._fallen_back(stamp, problem.message, digest=digest)
-        found = InForce(self._numbered(allowlist), allowlist)
+            allowlist = known.allowlist
+        else:
+            try:
+                allowlist = load(text, source=self._file.name)
+            except InvalidAllowlist as problem:
+                LOG.warning("allowlist.invalid", file=self._file.name, problems=problem.problems[:5])
+                return self._fallen_back(stamp, problem.message, digest=digest)
+        version = self._numbered(allowlist)
+        if version is None:
+            return None
+        found = InForce(version, allowlist)
         self._in_force, self._stamp, self._seen_digest = found, stamp, digest
         return found
 
-    def _numbered(self, allowlist: Allowlist) -> PolicyVersion:
-        """The newest version if it is this text, else a new one: somebody edited the file by hand."""
+    def _numbered(self, allowlist: Allowlist) -> PolicyVersion | None:
+        """The newest version if it is this text, else a new one: somebody edited the file by hand.
+
+        Whoever saves holds the same lock from the version to the file. So a text that is still in the file under the
+        lock, and is not the newest, came by hand; one that is gone by then was saved over: None.
+        """
         with self._store.connect() as connection:
             newest = policies.newest(connection)
         if newest is not None and newest[0].digest == allowlist.digest:
@@ -172,6 +189,8 @@ class PolicyPart:
             newest = policies.newest(connection)
             if newest is not None and newest[0].digest == allowlist.digest:
                 return newest[0]
+            if not self._still_holds(allowlist):
+                return None
             number = newest[0].number + 1 if newest is not None else 1
             reason = "Edited by hand on disk." if newest is not None else "The first allowlist."
             self._audit.append(_event(BY_HAND, number, allowlist, reason, PolicySource.DISK))
@@ -184,6 +203,12 @@ class PolicyPart:
                 reason=reason,
                 source=PolicySource.DISK,
             )
+
+    def _still_holds(self, allowlist: Allowlist) -> bool:
+        try:
+            return self._file.read() == allowlist.text
+        except PolicyFileFailed:
+            return False
 
     def _fallen_back(self, stamp: object, problem: str, *, digest: str = "") -> InForce:
         """The file is no allowlist: the newest stored version stays in force, with the problem shown."""

@@ -72,6 +72,24 @@ def test_a_text_that_comes_back_is_a_later_version_in_every_process(gate: Gated)
     assert (found.version.number, found.version.source) == (5, PolicySource.DISK)
 
 
+def test_a_text_saved_over_while_it_was_read_is_no_edit_by_hand(gate: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, text = gate.another_process(), gate.file.read_text()
+    assert other.in_force().version.number == 1
+    gate.file.write_text(text)  # another stamp: the file is read again
+    saves = iter([edited(text)])
+
+    def slowly(_: object) -> str:
+        found = gate.file.read_text()
+        for one in saves:
+            gate.allowlist.save(one, actor=ADA, reason="No listing.", expected=1)
+        return found
+
+    monkeypatch.setattr(type(other._file), "read", slowly)
+    found = other.in_force()
+    assert (found.version.number, found.version.author) == (2, "Ada")
+    assert ls(gate, other) is Decision.DENY
+
+
 def test_a_file_broken_twice_alike_leaves_the_newest_version_in_force(gate: Gated) -> None:
     other, text = gate.another_process(), gate.file.read_text()
     gate.policies.in_force()
