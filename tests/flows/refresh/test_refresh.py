@@ -309,4 +309,4 @@ def test_a_volume_that_cannot_share_blocks_works_and_says_so(
         finally:
             made.clean_up()
             shutil.rmtree(directory, ignore_errors=True)
-    assert "refresh.full_copy" in capsys.readouterr().out
+    assert "refresh.full_copy" in capsys.readouterr().err
