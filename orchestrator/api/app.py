@@ -33,8 +33,9 @@ from orchestrator.api.guards import OwnHosts, RequestIds
 from orchestrator.wiring.services import Services
 
 PREFIX = "/api/v1"
-# One line per noun.
+# One line per noun; a request is held against them in turn, so the one that is asked most comes first.
 ROUTERS: Sequence[APIRouter] = (
+    commands.router,
     auth.router,
     tenants.router,
     snapshots.router,
@@ -42,7 +43,6 @@ ROUTERS: Sequence[APIRouter] = (
     changes.router,
     branches.router,
     files.router,
-    commands.router,
     approvals.router,
     allowlist.router,
     audit.router,

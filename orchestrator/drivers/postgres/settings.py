@@ -38,8 +38,9 @@ COMMON = {
 RESTORER_ROLE = "restorer"  # a builder's own: what pg_restore connects as, so that what it made is told apart
 SMALL_WAL = {"min_wal_size": "32MB", "max_wal_size": "128MB", "wal_recycle": "off"}
 KINDS: dict[str, dict[str, str]] = {
+    # Small tables, asked by key: the system's own cache does for the rest, and gives way when others need memory.
     ServerKind.CONTROL: {
-        "shared_buffers": "16MB",
+        "shared_buffers": "8MB",
         "max_connections": "100",
         "max_wal_senders": "0",
         "wal_level": "minimal",
