@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Tenants' code: their branches, publishes and merges.")
 Name = Annotated[str, typer.Argument(help="the tenant's name")]
-COLUMNS = ("tenant", "state", "commit", "files", "error")
+COLUMNS = ("tenant", "state", "commit", "scanned", "error")
 
 
 @app.command(epilog="Example: orchestrator branch show north")
@@ -76,11 +76,11 @@ def _branch(view: BranchView) -> dict[str, object]:
 
 def _publish(tenant: str, result: Publish | OrchestratorError) -> dict[str, object]:
     if isinstance(result, OrchestratorError):
-        return {"tenant": tenant, "state": "failed", "commit": None, "files": 0, "error": str(result)}
+        return {"tenant": tenant, "state": "failed", "commit": None, "scanned": 0, "error": str(result)}
     return {
         "tenant": tenant,
         "state": result.state.value,
         "commit": result.commit,
-        "files": result.files_count,
+        "scanned": result.files_count,
         "error": result.error,
     }
