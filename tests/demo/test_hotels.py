@@ -10,16 +10,20 @@ import psycopg
 import pytest
 import yaml
 
+from orchestrator.core.changeset.shape import TableName
 from orchestrator.core.masking.plan import plan
 from orchestrator.core.masking.rules import parse
 from orchestrator.core.ports.snapshots import Source
+from orchestrator.core.promotion.rules import parse_rules
 from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.snapshot_facts import columns
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.snapshot import SnapshotRig
 
 pytestmark = pytest.mark.engine
 MASKING = Path(__file__).parents[2] / "configs/masking.yaml"
+PROMOTION = MASKING.with_name("promotion.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,28 @@ def test_two_credentials_apart(server: Cluster) -> None:
         connection.execute("SET LOCAL ROLE NONE")
         assert connection.execute("SELECT answer FROM hotel.reviews, hotel.answers").fetchall() == []
         connection.rollback()
+
+
+def test_doctor_has_nothing_to_remark_about_the_promote_credential(server: Cluster) -> None:
+    promotable = parse_rules(yaml.safe_load(PROMOTION.read_text())).promotable
+    production = PostgresProduction(server.dsn(hotels.DATABASE, hotels.PROMOTER))
+    assert len(promotable) >= 10
+    assert [one.message for one in production.check_credential(promotable)] == []
+
+
+def test_a_reference_is_indexed_by_what_leaves_out_nothing_but_nulls(server: Cluster) -> None:
+    production = PostgresProduction(server.dsn(hotels.DATABASE, hotels.PROMOTER))
+    guests = [TableName("hotel", "guests")]
+
+    def remarks(predicate: str) -> list[str]:
+        with psycopg.connect(server.dsn(hotels.DATABASE)) as connection:
+            connection.execute("DROP INDEX hotel.guests_referred_by")
+            connection.execute(f"CREATE INDEX guests_referred_by ON hotel.guests (referred_by) {predicate}".encode())
+        return [one.code for one in production.check_credential(guests) if one.code == "unindexed"]
+
+    assert remarks("WHERE vip") == ["unindexed"]
+    assert remarks("") == []
+    assert remarks("WHERE referred_by IS NOT NULL") == []
 
 
 def test_the_shipped_masking_file_classifies_every_column_and_hides_people(server: Cluster) -> None:

@@ -88,10 +88,15 @@ class SessionImages:
         return ImageSet(self.sandbox, self.postgres, self.pool, self.proxy, self.egress)
 
 
+def start_engine() -> None:
+    """The engine runs when this returns; raises SetupFailed when it cannot be started."""
+    _ready(EngineStep(options()))
+
+
 @contextmanager
 def running_engine() -> Iterator[DockerEngine]:
     """The engine under a label of our own; whatever carries it is removed afterwards, also when a test failed."""
-    _ready(EngineStep(options()))
+    start_engine()
     engine = DockerEngine(f"test{os.getpid()}{secrets.token_hex(2)}", Connection())
     try:
         yield engine

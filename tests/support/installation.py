@@ -22,9 +22,13 @@ from urllib.parse import urlsplit
 import yaml
 
 from orchestrator import config
+from orchestrator.cli import processes
 from orchestrator.config import PROJECT, Settings
+from orchestrator.setup.options import SetupOptions
+from orchestrator.setup.plan import remove
 from orchestrator.wiring.build import build
 from orchestrator.wiring.services import Services
+from tests.support.engine import start_engine
 
 SLOTS = 8  # test runs at once on one machine
 PATIENCE_S = 400
@@ -229,17 +233,37 @@ def setup(directory: Path, *arguments: str) -> None:
 
 
 def delete(root: Path) -> None:
-    """Also what a run that was killed has left."""
+    """Also what a run that was killed has left, of whatever version its configuration is.
+
+    Whatever the product's own commands leave is removed by label; what stays all the same is an error, and keeps
+    the configuration, which tells whose it is.
+    """
     directory = root / "configs"
     if (directory / "orchestrator.yaml").exists():
+        start_engine()
         environment = {**os.environ, "ORCHESTRATOR_CONFIGS": str(directory)}
-        for arguments in (["orchestrator", "down"], ["orchestrator.setup", "--remove", "--keep-images", "--yes"]):
-            subprocess.run(
-                [sys.executable, "-m", *arguments],
-                env=environment,
-                capture_output=True,
-                timeout=300,
-                cwd="/",
-                check=False,
-            )
+        commands = (["orchestrator", "down"], ["orchestrator.setup", "--remove", "--keep-images", "--yes"])
+        for said in [one for one in (_tried(argv, environment) for argv in commands) if one]:
+            sys.stderr.write(f"{root}: {said}\n")
+        instance = str((yaml.safe_load((directory / "orchestrator.yaml").read_text()) or {}).get("instance", "orc"))
+        delete_directly(instance, root / "var")
     shutil.rmtree(root, ignore_errors=True)
+
+
+def delete_directly(instance: str, var: Path) -> None:
+    """End its processes, remove everything with its label, unmount its volume. Raises what cannot be removed."""
+    settings = Settings(instance=instance, var=var)
+    for name in processes.NAMES:
+        processes.end(settings, name)
+    remove(SetupOptions(settings.places, instance=instance), lambda _: None, keep_images=True)
+
+
+def _tried(arguments: list[str], environment: Mapping[str, str]) -> str:
+    """Run a module of ours; what it said when it failed, nothing when it did not."""
+    shown = " ".join(arguments)
+    argv = [sys.executable, "-m", *arguments]
+    try:
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=300, cwd="/", check=False)
+    except subprocess.TimeoutExpired as error:
+        return f"{shown}: longer than {error.timeout:.0f} s"
+    return f"{shown}: exit {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}" if done.returncode else ""

@@ -36,6 +36,7 @@ CREATE INDEX reservations_room ON hotel.reservations (room_id);
 CREATE INDEX payments_reservation ON hotel.payments (reservation_id);
 CREATE INDEX tasks_due ON hotel.housekeeping_tasks (property_id, due_on) WHERE status <> 'done';
 CREATE INDEX tasks_room ON hotel.housekeeping_tasks (room_id);
+CREATE INDEX maintenance_room ON hotel.maintenance_windows (room_id);
 CREATE INDEX invoices_supplier ON hotel.invoices (supplier_id);
 CREATE INDEX history_reservation ON hotel.reservation_history (reservation_id);
 CREATE INDEX reviews_reservation ON hotel.reviews (reservation_id);

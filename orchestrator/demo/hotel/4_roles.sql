@@ -1,4 +1,5 @@
--- Two credentials, apart: one that can only read, one that can write rows and nothing else.
+-- Two credentials, apart: one that can only read, one that can write rows and nothing else, and only in the tables
+-- that configs/promotion.yaml names.
 CREATE ROLE mirror_reader LOGIN NOINHERIT BYPASSRLS CONNECTION LIMIT 8;
 GRANT USAGE ON SCHEMA hotel TO mirror_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA hotel TO mirror_reader;
@@ -9,8 +10,7 @@ CREATE ROLE promoter LOGIN NOINHERIT CONNECTION LIMIT 4;
 GRANT USAGE ON SCHEMA hotel TO promoter;
 GRANT SELECT ON ALL TABLES IN SCHEMA hotel TO promoter;
 GRANT INSERT, UPDATE, DELETE ON hotel.rooms, hotel.rates, hotel.guests, hotel.reservations, hotel.stays, hotel.payments,
-    hotel.housekeeping_tasks, hotel.maintenance_windows, hotel.suppliers, hotel.invoices, hotel.invoice_lines,
-    hotel.documents, hotel.reviews TO promoter;
+    hotel.housekeeping_tasks, hotel.maintenance_windows, hotel.suppliers, hotel.invoices, hotel.reviews TO promoter;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA hotel TO promoter;
 
 -- Migrations alone run as this role, which owns what they alter; the promoter may become it and inherits none of it.

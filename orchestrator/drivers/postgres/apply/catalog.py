@@ -28,7 +28,8 @@ SELECT n.nspname, c.relname, c.relrowsecurity, GREATEST(c.reltuples, 0)
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')
 """
-# A foreign key is indexed when some index's leading columns are its columns, in any order.
+# A foreign key is indexed when some index's leading columns are its columns, in any order. One that leaves out only
+# the rows where such a column is null serves as well: looking for a key never asks for those.
 _INDEXED = """
 SELECT n.nspname, c.relname, k.conname
   FROM pg_catalog.pg_constraint k
@@ -36,7 +37,12 @@ SELECT n.nspname, c.relname, k.conname
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE k.contype = 'f' AND EXISTS (
        SELECT FROM pg_catalog.pg_index i
-        WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
+        WHERE i.indrelid = k.conrelid AND i.indisvalid
+          AND (i.indpred IS NULL OR EXISTS (
+               SELECT FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid = k.conrelid AND a.attnum OPERATOR(pg_catalog.=) ANY (k.conkey)
+                  AND pg_catalog.pg_get_expr(i.indpred, i.indrelid)
+                      OPERATOR(pg_catalog.=) pg_catalog.format('(%I IS NOT NULL)', a.attname)))
           AND (i.indkey::pg_catalog.int2[])[0:pg_catalog.cardinality(k.conkey) - 1]
               OPERATOR(pg_catalog.@>) k.conkey)
 """

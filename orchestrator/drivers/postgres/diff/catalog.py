@@ -61,7 +61,7 @@ SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a
 
 _INDEXES = """
 SELECT i.indrelid, ic.relname, i.indisprimary, i.indisunique, i.indisexclusion, i.indimmediate,
-       i.indpred IS NOT NULL, i.indexprs IS NOT NULL, i.indnullsnotdistinct,
+       i.indpred IS NOT NULL, i.indexprs IS NOT NULL, {nulls_not_distinct},
        ARRAY(SELECT k.n::pg_catalog.int4 FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY k(n, o)
               WHERE k.o <= i.indnkeyatts ORDER BY k.o),
        pg_catalog.pg_get_indexdef(i.indexrelid), k.contype, k.condeferrable, k.condeferred, k.conname,
@@ -86,6 +86,12 @@ SELECT k.conrelid, k.conname, k.conkey, k.confrelid, k.confkey, k.confupdtype, k
    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
  ORDER BY k.conrelid, k.conname
 """
+
+# Columns that older servers do not have, since when, and what was so before.
+_NEWER = (
+    ("nulls_not_distinct", "i.indnullsnotdistinct", 150000, "false"),
+    ("enforced", "k.conenforced", 180000, "true"),
+)
 
 _TYPES = """
 SELECT t.oid, n.nspname, t.typname, t.typtype, t.typbasetype, t.typtypmod, t.typelem, t.typrelid, t.typnotnull,
@@ -239,6 +245,7 @@ class Catalog:
 def read_catalog(connection: Connection[Any]) -> Catalog:
     """Read it in the connection's transaction; the first statement takes a REPEATABLE READ snapshot."""
     version = connection.info.server_version
+    newer = {name: column if version >= since else otherwise for name, column, since, otherwise in _NEWER}
     database_oid = _rows(
         connection,
         "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
@@ -267,8 +274,8 @@ def read_catalog(connection: Connection[Any]) -> Catalog:
         relations,
         _types(connection, user_types, used),
         {oid: tuple(names) for oid, names in labels.items()},
-        _grouped(_rows(connection, _INDEXES)),
-        _grouped(_rows(connection, _REFERENCES.format(enforced="k.conenforced" if version >= 180000 else "true"))),
+        _grouped(_rows(connection, _INDEXES.format(**newer))),
+        _grouped(_rows(connection, _REFERENCES.format(**newer))),
         dict(_rows(connection, _RANGES)),
         {oid: tuple(row[1:] for row in rows) for oid, rows in _grouped(_rows(connection, _COMPOSITES)).items()},
         _rows(connection, _LARGE_OBJECTS)[0],

@@ -45,17 +45,20 @@ class PostgresDiffer:
     def compare(self, sides: DiffSides, limits: DiffLimits | None = None) -> DiffResult:
         limits = limits or DiffLimits()
         started = time.monotonic()
+        moved = ""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 with without_collector():
                     return self._compare_once(sides, limits, started)
-            except SchemaMoved:
+            except SchemaMoved as error:
+                moved = str(error.__cause__ or "").split("\n", 1)[0]
                 if attempt == ATTEMPTS_MAX or time.monotonic() - started > limits.timeout_s:
                     break
         raise DatabaseBusy(
             "The sandbox's schema kept changing while it was compared.",
             effect="No difference could be taken.",
             next_step="Wait until the schema change has finished, then try again.",
+            cause=moved,
         )
 
     def shapes(self, dsn: str) -> Mapping[TableName, TableShape]:
@@ -146,7 +149,7 @@ def _check_labels(live: Connection[Any], catalog: Catalog) -> None:
 
 
 def _notes(work: list[PartWork], plan: Plan, base: Catalog, live: Catalog) -> list[str]:
-    notes = [f"{item.part.name} was compared in full: {item.why}." for item in work if item.how is HowCompared.FULL]
+    notes = _full_notes(work)
     notes += [
         f"{table.shape.table} has no primary key: its rows are shown but cannot be promoted."
         for table in plan.tables
@@ -155,3 +158,11 @@ def _notes(work: list[PartWork], plan: Plan, base: Catalog, live: Catalog) -> li
     if base.large_objects != live.large_objects:
         notes.append("Large objects differ; they are not compared and cannot be promoted.")
     return notes
+
+
+def _full_notes(work: list[PartWork]) -> list[str]:
+    """What was compared in full and why; a reason that all tables share is told once."""
+    full = [item for item in work if item.how is HowCompared.FULL]
+    if len(full) > 1 and len(full) == len(work) and len({item.why for item in full}) == 1:
+        return [f"All {len(full)} tables were compared in full: {full[0].why}."]
+    return [f"{item.part.name} was compared in full: {item.why}." for item in full]
