@@ -110,7 +110,8 @@ def install(app: FastAPI, render_pages: Renderer | None = None) -> None:
 
     def respond(request: Request, problem: Problem) -> Response:
         is_page = render_pages is not None and not request.url.path.startswith(("/api/", "/auth/forward"))
-        wants_page = "text/html" in request.headers.get("accept", "")
+        # A piece of a page is asked for by a script, which accepts anything.
+        wants_page = "text/html" in request.headers.get("accept", "") or request.headers.get("hx-request") == "true"
         if is_page and wants_page and render_pages is not None:
             return render_pages(request, problem)
         return as_json(request, problem)

@@ -1,4 +1,4 @@
-"""/api/v1/users and /api/v1/tokens."""
+"""/api/v1/users, where they are signed in, and /api/v1/tokens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from orchestrator.api.deps import Body, PrincipalDep, ServicesDep, View, require, visible_tenant
 from orchestrator.core.access import Principal, Role, Scope, Token, User
 from orchestrator.store import tenants, tokens, users
+from orchestrator.store.sessions import Session
 from orchestrator.wiring.services import Services
 
 router = APIRouter(tags=["users"])
@@ -59,6 +60,34 @@ class UserView(View):
             created_at=user.created_at,
             last_seen_at=user.last_seen_at,
         )
+
+
+class SessionView(View):
+    """One sign-in at the console; the hosts of tenants that were entered from it end with it."""
+
+    id: str
+    address: str
+    browser: str
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, session: Session) -> SessionView:
+        return cls(
+            id=session.id,
+            address=session.address,
+            browser=session.agent,
+            created_at=session.created_at,
+            seen_at=session.seen_at,
+            expires_at=session.expires_at,
+        )
+
+
+class SessionsEnded(View):
+    """How many sign-ins were ended."""
+
+    ended: int
 
 
 class TokenBody(Body):
@@ -145,6 +174,28 @@ def change_user(name: UserName, body: UserChange, services: ServicesDep, who: Wr
         leave=[visible_tenant(services, who, one).id for one in body.leave],
     )
     return UserView.of(user, tenants.names(services.store))
+
+
+@router.get("/users/{name}/sessions")
+def list_sessions(name: UserName, services: ServicesDep, who: Writer) -> list[SessionView]:
+    """Where a user is signed in, what was used last first."""
+    del who
+    found = services.access.sessions_of(users.named(services.store, name))
+    return [SessionView.of(one) for one in found]
+
+
+@router.delete("/users/{name}/sessions")
+def end_sessions(name: UserName, services: ServicesDep, who: Writer) -> SessionsEnded:
+    """Sign a user out everywhere."""
+    return SessionsEnded(ended=services.access.end_sessions(who, users.named(services.store, name)))
+
+
+@router.delete("/users/{name}/sessions/{session_id}", status_code=204)
+def end_session(
+    name: UserName, session_id: Annotated[str, Path(max_length=60)], services: ServicesDep, who: Writer
+) -> None:
+    """End one sign-in of a user; whoever used it has to sign in again."""
+    services.access.end_sessions(who, users.named(services.store, name), session_id)
 
 
 @router.get("/tokens")

@@ -18,6 +18,7 @@ Name = Annotated[str, typer.Argument(help="the user's name")]
 TenantOption = Annotated[list[str] | None, typer.Option("--tenant", "-t", help="a tenant they belong to; repeatable")]
 StdinOption = Annotated[bool, typer.Option("--password-stdin", help="read the password from stdin")]
 COLUMNS = ("name", "role", "tenants", "is_disabled", "created_at", "last_seen_at")
+SESSION_COLUMNS = ("id", "created_at", "seen_at", "expires_at", "address", "agent")
 
 
 @app.command(epilog="Example: orchestrator user create mia@example.com --role manager --tenant harbour")
@@ -81,6 +82,30 @@ def password(name: Name, password_stdin: StdinOption = False, yes: YesOption = F
         say("the password was replaced")
     else:
         show_one({"name": name, "password": chosen}, Form.TABLE)
+
+
+@app.command(epilog="Example: orchestrator user sessions mia@example.com")
+def sessions(name: Name, form: FormOption = Form.TABLE) -> None:
+    """Where a user is signed in at the console."""
+    with session.opened() as services:
+        found = services.access.sessions_of(users.named(services.store, name))
+    rows = [{field: getattr(one, field) for field in SESSION_COLUMNS} for one in found]
+    show_rows(rows, SESSION_COLUMNS, form, empty=f"{name} is signed in nowhere")
+
+
+@app.command("sign-out", epilog="Example: orchestrator user sign-out mia@example.com --session s4k2")
+def sign_out(
+    name: Name,
+    session_id: Annotated[str | None, typer.Option("--session", help="only this one, from `user sessions`")] = None,
+    yes: YesOption = False,
+) -> None:
+    """End one sign-in of a user, or all of them; their tokens go on working."""
+    with session.opened() as services:
+        user = users.named(services.store, name)
+        if session_id is None:
+            confirm(f"Sign {name} out everywhere?", yes)
+        ended = services.access.end_sessions(session.principal(), user, session_id)
+    say(f"{ended} session{'' if ended == 1 else 's'} of {name} ended")
 
 
 def _row(user: User, names: dict[str, str]) -> dict[str, object]:

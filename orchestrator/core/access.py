@@ -47,6 +47,10 @@ class TokenMissing(NotFound):
     code = "not_found.token"
 
 
+class SessionMissing(NotFound):
+    code = "not_found.session"
+
+
 class Role(StrEnum):
     """From most to least; an agent acts for a person and can never decide or promote."""
 

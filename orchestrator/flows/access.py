@@ -20,6 +20,7 @@ from orchestrator.core.access import (
     Role,
     Scope,
     ScopeMissing,
+    SessionMissing,
     SignInRefused,
     SignInRequired,
     Token,
@@ -303,6 +304,29 @@ class Access:
             principal.require(Scope.USERS_WRITE)
         tokens.revoke(self.store, token_id)
         self._note(principal.actor, "token.revoke", token_id, user=token.user_name)
+
+    def sessions_of(self, user: User) -> list[Session]:
+        """Where somebody is signed in at the console, what was used last first."""
+        return [one for one in sessions.listed(self.store, user.id) if one.parent_id is None]
+
+    def end_sessions(self, principal: Principal, user: User, session_id: str | None = None) -> int:
+        """End one of somebody's sign-ins, or all of them, with every host session that came from them.
+
+        One's own, or anybody's with users:write. Returns how many were ended. Raises SessionMissing or ScopeMissing.
+        """
+        if user.id != principal.user_id:
+            principal.require(Scope.USERS_WRITE)
+        found = [one for one in self.sessions_of(user) if session_id in (None, one.id)]
+        if session_id is not None and not found:
+            raise SessionMissing(
+                f"{user.name} has no session {ascii(session_id)[:60]} (any more).",
+                effect="Nothing was ended.",
+                next_step=f"orchestrator user sessions {user.name}",
+            )
+        for one in found:
+            sessions.end(self.store, one.id)
+        self._note(principal.actor, "session.end", user.name, sessions=[one.id for one in found])
+        return len(found)
 
     def prune(self) -> int:
         """Forget sessions that are over; returns how many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -10,13 +11,14 @@ from fastapi.responses import RedirectResponse
 
 from orchestrator.api.auth import begin_session, end_session, local_path
 from orchestrator.api.deps import ServicesDep, get_principal
-from orchestrator.core.access import InvalidUser, Role, SignInRefused, SignInRequired, TooManySignIns
-from orchestrator.store import sessions, tokens, users
+from orchestrator.core.access import InvalidUser, Role, SessionMissing, SignInRefused, SignInRequired, TooManySignIns
+from orchestrator.store import tokens, users
 from orchestrator.web.rendering import Renderer, protect
 from orchestrator.web.visit import Visit, acting, nobody, reading
 
 router = APIRouter(include_in_schema=False)
 DAY_S = 86_400.0
+SESSIONS_SHOWN = 50
 Reader = Annotated[Visit, reading()]
 Actor = Annotated[Visit, acting()]
 
@@ -77,10 +79,11 @@ def account(visit: Reader) -> Response:
 
 def _account(visit: Visit, *, secret: str = "", token_name: str = "") -> Response:
     store = visit.services.store
+    user = users.get(store, visit.who.user_id)
     return visit.show(
         "account/show.html",
-        user=users.get(store, visit.who.user_id),
-        sessions=[one for one in sessions.listed(store, visit.who.user_id) if one.parent_id is None][:50],
+        user=user,
+        sessions=visit.services.access.sessions_of(user)[:SESSIONS_SHOWN],
         tokens=tokens.listed(store, user_id=visit.who.user_id)[:100],
         seen=visit.tenants(),
         secret=secret,
@@ -92,11 +95,11 @@ def _account(visit: Visit, *, secret: str = "", token_name: str = "") -> Respons
 @router.post("/account/sessions/{session_id}/end")
 def end(session_id: str, visit: Actor) -> Response:
     """End one of one's own sessions."""
-    store = visit.services.store
     if session_id == visit.who.session_id:
         return sign_out(visit)
-    if session_id in {one.id for one in sessions.listed(store, visit.who.user_id)}:
-        sessions.end(store, session_id)
+    with suppress(SessionMissing):
+        user = users.get(visit.services.store, visit.who.user_id)
+        visit.services.access.end_sessions(visit.who, user, session_id)
     return visit.go("/account", "That session is ended. Whoever used it has to sign in again.")
 
 

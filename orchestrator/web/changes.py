@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from orchestrator.core.access import Scope
 from orchestrator.core.changes import ChangeState
 from orchestrator.core.changeset.shape import TableName
+from orchestrator.core.tenants import Tenant
 from orchestrator.errors import InvalidInput
 from orchestrator.store import changes
 from orchestrator.web.rows import rows_of
@@ -31,25 +32,36 @@ def listed(name: str, visit: Reader, state: Annotated[str, Query(max_length=20)]
 
 
 @router.get("/new")
-def new(name: str, visit: Reader) -> Response:
-    """What differs from production's snapshot now, row by row, with the form that proposes it."""
+def new(name: str, visit: Reader, now: Annotated[bool, Query()] = False) -> Response:
+    """What differs from production's snapshot now, row by row, with the form that proposes it.
+
+    The databases are asked when the page stands already, or at once when somebody wants it in one piece.
+    """
     tenant = visit.tenant(name)
+    if visit.is_fragment:
+        return visit.piece("changes/differs.html", **_differs(visit, tenant))
+    values = _differs(visit, tenant) if now else {"tenant": tenant}
+    query = visit.request.url.query
+    here = visit.path + (f"?{query}" if query else "")
+    return visit.show("changes/new.html", is_whole=now, here=here, **values)
+
+
+def _differs(visit: Visit, tenant: Tenant) -> dict[str, Any]:
     preview = visit.services.changes.changes.diff(tenant)
     changeset = preview.examined.changeset
     left_out = len(preview.result.changeset) - len(changeset)
     head = visit.services.code.head(tenant.name)
-    return visit.show(
-        "changes/new.html",
-        tenant=tenant,
-        rows=rows_of(changeset, f"/workspaces/{name}/changes/new", dict(visit.request.query_params)),
-        schema_changes=changeset.schema_changes[:50],
-        notes=changeset.notes[:20],
-        risks=preview.risks,
-        findings=[finding.document() for finding in preview.examined.findings[:100]],
-        head=head,
-        left_out=left_out,
-        is_empty=changeset.is_empty and head is None,
-    )
+    return {
+        "tenant": tenant,
+        "rows": rows_of(changeset, visit.path, dict(visit.request.query_params)),
+        "schema_changes": changeset.schema_changes[:50],
+        "notes": changeset.notes[:20],
+        "risks": preview.risks,
+        "findings": [finding.document() for finding in preview.examined.findings[:100]],
+        "head": head,
+        "left_out": left_out,
+        "is_empty": changeset.is_empty and head is None,
+    }
 
 
 @router.post("")

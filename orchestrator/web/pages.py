@@ -100,6 +100,8 @@ def problem_page(request: Request, problem: Problem) -> Response:
         wanted = wanted if request.method == "GET" else came_from(request)
         return RedirectResponse("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}", 303)
     renderer: Renderer = request.app.state.renderer
+    if request.headers.get("hx-request") == "true":
+        return renderer.piece("parts/problem.html", {"problem": problem}, status=problem.status)
     visit = _quiet_visit(request, renderer)
     frame = visit.frame() if visit else nobody()
     values = {"problem": problem, "back": came_from(request)}

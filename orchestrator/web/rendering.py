@@ -53,6 +53,12 @@ class Renderer:
         protect(response)
         return response
 
+    def piece(self, template: str, values: Mapping[str, Any], *, status: int = 200) -> HTMLResponse:
+        """A fragment for a page that is open already."""
+        response = HTMLResponse(self.text(template, values), status)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
     def text(self, template: str, values: Mapping[str, Any]) -> str:
         """A piece of a page: for a fragment that is swapped in, or an event's data."""
         return self._environment.get_template(template).render(**values)

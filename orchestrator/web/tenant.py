@@ -70,15 +70,24 @@ def containers(
     """Its containers as the engine sees them now, and what one of them printed."""
     tenant = visit.tenant(name)
     flow = visit.services.containers
-    values: dict[str, Any] = {
-        "tenant": tenant,
-        "containers": flow.listed(tenant),
-        "usage": visit.services.usage.of(tenant),
-        "log": log,
-        "lines": lines,
-        "printed": flow.log(tenant, log, lines=lines) if log else None,
-    }
-    return visit.show("tenant/containers.html", **values)
+    return visit.show(
+        "tenant/containers.html",
+        tenant=tenant,
+        containers=flow.listed(tenant),
+        log=log,
+        lines=lines,
+        printed=flow.log(tenant, log, lines=lines) if log else None,
+    )
+
+
+@router.get("/containers/use")
+def use(name: str, visit: Reader) -> Response:
+    """What its containers use now: an engine may take a second to tell, so the page fetches it by itself."""
+    tenant = visit.tenant(name)
+    values: dict[str, Any] = {"tenant": tenant, "usage": visit.services.usage.of(tenant)}
+    if visit.is_fragment:
+        return visit.piece("tenant/use.html", **values)
+    return visit.show("tenant/use_page.html", **values)
 
 
 @router.get("/boundaries")

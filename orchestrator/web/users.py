@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from orchestrator.core.access import InvalidUser, Role, Scope
-from orchestrator.store import sessions, tenants, tokens, users
+from orchestrator.core.access import InvalidUser, Role, Scope, SessionMissing
+from orchestrator.store import tenants, tokens, users
+from orchestrator.web import wording
 from orchestrator.web.visit import Visit, acting, reading
 
 router = APIRouter(prefix="/users", include_in_schema=False)
 Reader = Annotated[Visit, reading(Scope.USERS_READ)]
 Writer = Annotated[Visit, acting(Scope.USERS_WRITE)]
 SHOWN_MAX = 500
+SESSIONS_SHOWN = 50
 
 
 @router.get("")
@@ -51,7 +54,7 @@ def show(name: str, visit: Reader) -> Response:
         "users/show.html",
         user=user,
         tokens=tokens.listed(store, user_id=user.id)[:SHOWN_MAX],
-        sessions=[one for one in sessions.listed(store, user.id) if one.parent_id is None][:50],
+        sessions=visit.services.access.sessions_of(user)[:SESSIONS_SHOWN],
         roles=[role.value for role in Role if role is not Role.AGENT],
         seen=visit.tenants(),
         names=tenants.names(store),
@@ -83,13 +86,22 @@ def password(name: str, visit: Writer) -> Response:
     return visit.go(f"/users/{user.name}", "The password is changed and their sessions are ended.")
 
 
+@router.post("/{name}/sessions/end")
+def end_sessions(name: str, visit: Writer) -> Response:
+    """Sign them out everywhere."""
+    user = users.named(visit.services.store, name)
+    ended = visit.services.access.end_sessions(visit.who, user)
+    done = f"{user.name} is signed out everywhere: {wording.many(ended, 'session')} ended."
+    return visit.go(f"/users/{user.name}", done)
+
+
 @router.post("/{name}/sessions/{session_id}/end")
 def end_session(name: str, session_id: str, visit: Writer) -> Response:
-    store = visit.services.store
-    user = users.named(store, name)
-    if session_id in {one.id for one in sessions.listed(store, user.id)}:
-        sessions.end(store, session_id)
-    return visit.go(f"/users/{user.name}", "That session is ended.")
+    """One of their sign-ins; one that is over already is as good."""
+    user = users.named(visit.services.store, name)
+    with suppress(SessionMissing):
+        visit.services.access.end_sessions(visit.who, user, session_id)
+    return visit.go(f"/users/{user.name}", "That session is ended. Whoever used it has to sign in again.")
 
 
 @router.post("/tokens/{token_id}/revoke")

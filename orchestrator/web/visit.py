@@ -82,10 +82,8 @@ class Visit:
 
     def piece(self, template: str, **values: Any) -> HTMLResponse:
         """A fragment for a page that is open already."""
-        return HTMLResponse(
-            self.renderer.text(template, {"csrf_token": self.who.csrf, "who": self.who, "scopes": Scope, **values}),
-            headers={"Cache-Control": "no-store"},
-        )
+        frame = {"csrf_token": self.who.csrf, "who": self.who, "scopes": Scope}
+        return self.renderer.piece(template, {**frame, **values})
 
     def go(self, path: str, done: str = "", tone: str = "good") -> Response:
         """To another page of ours, which then tells what was `done`."""

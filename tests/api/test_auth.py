@@ -259,3 +259,25 @@ def test_a_foreign_host_name_pointed_at_us_is_refused(door: tuple[TestClient, Se
 )
 def test_nobody_is_redirected_elsewhere(given: str, expected: str) -> None:
     assert local_path(given) == expected
+
+
+def test_an_admin_ends_one_sign_in_of_somebody_or_all_of_them(door: tuple[TestClient, Services]) -> None:
+    client, services = door
+    person(services, "mia", Role.MANAGER, tenant(services.store, "harbour").id)
+    person(services, "ada", Role.ADMIN)
+    cookie = enter(client, "mia", "harbour.localhost")
+    signed_in(client, "mia")
+    signed_in(client, "ada")
+    saved = dict(client.cookies)
+    listed = client.get("/api/v1/users/mia/sessions").json()
+    assert len(listed) == 2
+    oldest = min(listed, key=lambda one: one["created_at"])["id"]
+    assert client.delete(f"/api/v1/users/mia/sessions/{oldest}", headers=OWN_PAGE).status_code == 204
+    again = client.delete(f"/api/v1/users/mia/sessions/{oldest}", headers=OWN_PAGE)
+    assert (again.status_code, again.json()["code"]) == (404, "not_found.session")
+    assert forward(client, "harbour.localhost", cookie=cookie).status_code == 401, "its hosts ended with it"
+    client.cookies.update(saved)
+    assert client.delete("/api/v1/users/mia/sessions", headers=OWN_PAGE).json() == {"ended": 1}
+    assert client.get("/api/v1/users/mia/sessions").json() == []
+    ended = services.audit.search(AuditQuery(action="session.end"))
+    assert len(ended) == 2 and all(one.values["target"] == "mia" for one in ended)

@@ -80,6 +80,7 @@ PAGES: Mapping[str, str] = {
     "GET /fleet/{name}": "AR",
     "GET /fleet/{name}/usage": "AR",
     "GET /fleet/{name}/containers": "AR",
+    "GET /fleet/{name}/containers/use": "AR",
     "GET /fleet/{name}/boundaries": "AR",
     "GET /fleet/{name}/git": "AR",
     "POST /fleet/{name}/probe": "Am",
@@ -115,6 +116,7 @@ PAGES: Mapping[str, str] = {
     "GET /users/{name}": "AR",
     "POST /users/{name}": "A",
     "POST /users/{name}/password": "A",
+    "POST /users/{name}/sessions/end": "A",
     "POST /users/{name}/sessions/{session_id}/end": "A",
     "POST /users/tokens/{token_id}/revoke": "A",
 }
@@ -130,7 +132,7 @@ DOWNLOADS = {
 PIECES = {
     "GET /workspaces/{name}/usage",
     "GET /fleet/{name}/usage",
-    "GET /fleet/{name}/containers",
+    "GET /fleet/{name}/containers/use",
     "GET /health/checks",
     "GET /health/trends",
 }
@@ -228,6 +230,9 @@ API: Mapping[str, str] = {
     f"POST {V1}/users": "A",
     f"GET {V1}/users/{{name}}": "AR",
     f"PATCH {V1}/users/{{name}}": "A",
+    f"GET {V1}/users/{{name}}/sessions": "A",
+    f"DELETE {V1}/users/{{name}}/sessions": "A",
+    f"DELETE {V1}/users/{{name}}/sessions/{{session_id}}": "A",
     f"GET {V1}/tokens": "ARMG",
     f"POST {V1}/tokens": "ARM",
     f"DELETE {V1}/tokens/{{token_id}}": "ARM",

@@ -15,6 +15,7 @@ from tests.support.cluster import Cluster
 from tests.support.console import Browser, Console, console
 from tests.support.proposing import Company, Ground, company_on, ground
 
+PIECE = {"hx-request": "true"}
 HOSTILE = "<script>alert(1)</script> \u202egnp.exe & \"quoted'"
 
 
@@ -61,7 +62,7 @@ def office(cluster: Cluster, databases: Ground, tmp_path: Path) -> Iterator[Offi
 
 def test_a_manager_proposes_a_reviewer_approves_and_promotes_and_takes_it_back(office: Office) -> None:
     office.company.work("UPDATE rates SET price = 250 WHERE id = 1")
-    preview = office.mia.get("/workspaces/north/changes/new").text
+    preview = office.mia.get("/workspaces/north/changes/new", headers=PIECE).text
     assert "100.00" in preview and "250.00" in preview and "1 row in 1 table" in preview
     path = office.mia.post("/workspaces/north/changes", title="Dearer", description="Season").headers["location"]
     page = office.mia.get(path).text
@@ -81,7 +82,19 @@ def test_a_manager_proposes_a_reviewer_approves_and_promotes_and_takes_it_back(o
 
 
 def test_nothing_changed_is_said_with_the_next_step(office: Office) -> None:
-    assert "as production" in office.mia.get("/workspaces/north/changes/new").text
+    assert "as production" in office.mia.get("/workspaces/north/changes/new?now=1").text
+
+
+def test_what_i_changed_stands_at_once_and_compares_afterwards(office: Office) -> None:
+    """Only the piece asks the databases; one page of its own is there for browsers without scripts."""
+    office.company.work("UPDATE rates SET price = 250 WHERE id = 1")
+    page = office.mia.get("/workspaces/north/changes/new?q=250&kind=update").text
+    assert "250.00" not in page and 'hx-get="/workspaces/north/changes/new?q=250&amp;kind=update"' in page
+    assert 'href="/workspaces/north/changes/new?q=250&amp;kind=update&amp;now=1"' in page
+    found = office.mia.get("/workspaces/north/changes/new?q=999", headers=PIECE).text
+    assert "No row matches" in found and 'name="title"' in found and "<html" not in found
+    refused = office.ruth.post("/workspaces/north/changes", title="Not mine")
+    assert refused.status_code == 403
 
 
 def test_hostile_words_and_cells_are_shown_and_do_nothing(office: Office) -> None:

@@ -13,7 +13,7 @@ from orchestrator.config import PROJECT, read_yaml
 from orchestrator.core.access import Role
 from orchestrator.core.masking import rules
 from orchestrator.core.snapshots import Manifest, Snapshot, SnapshotState, SnapshotStep, TableReport
-from orchestrator.store import jobs, tokens, users
+from orchestrator.store import jobs, sessions, tokens, users
 from tests.support.cluster import Cluster
 from tests.support.console import PASSWORD, Browser, Console, console
 
@@ -116,6 +116,11 @@ def test_a_new_password_and_an_ended_session_sign_people_out(house: Console, ada
     session = ada.get("/users/mia").text.split("/sessions/")[1].split("/end")[0]
     ada.post(f"/users/mia/sessions/{session}/end")
     assert mia.get("/account").headers["location"].startswith("/login")
+    assert ada.post("/users/mia/sessions/s0/end").status_code == 303
+    sessions.begin(house.store, mia.user.id, house.services.settings.proxy.console_host, lifetime_s=600)
+    assert "orchestrator user sign-out mia --session s" in ada.get("/users/mia").text
+    assert ada.post("/users/mia/sessions/end").headers["location"] == "/users/mia"
+    assert "signed out everywhere: 1 session ended" in ada.get("/users/mia").text
     assert ada.post("/users/mia/password", password="a whole new one").status_code == 303
 
 

@@ -129,6 +129,24 @@ def test_logs_are_shown_harmlessly_and_only_of_its_own_containers(house: Console
     assert foreign.status_code == 404 and "has no container" in foreign.text
 
 
+def test_what_containers_use_comes_after_their_page(house: Console, ada: Browser, flows: Flows) -> None:
+    """An engine may take a second to tell: the page does not wait for it, and says so when it does not come."""
+    house.tenant("alpha")
+    asked: list[str] = []
+    told = flows.of
+    flows.of = lambda tenant: (asked.append(tenant.name), told(tenant))[1]  # type: ignore[method-assign]
+    page = ada.get("/fleet/alpha/containers").text
+    assert asked == [] and 'hx-get="/fleet/alpha/containers/use"' in page and 'aria-busy="true"' in page
+    piece = ada.get("/fleet/alpha/containers/use", headers={"accept": "*/*", "hx-request": "true"}).text
+    assert asked == ["alpha"] and "Memory is used only while it runs" in piece and "<html" not in piece
+    assert "<h1>" in ada.get("/fleet/alpha/containers/use").text
+    missing = ada.get("/fleet/gamma/containers/use", headers={"accept": "*/*", "hx-request": "true"})
+    assert missing.status_code == 404 and missing.headers["content-type"].startswith("text/html")
+    assert "<html" not in missing.text and missing.headers["x-request-id"] in missing.text
+    mia = house.visitor().get("/fleet/alpha/containers/use", headers={"accept": "*/*", "hx-request": "true"})
+    assert (mia.status_code, mia.headers["hx-refresh"]) == (401, "true"), "the whole page asks to sign in"
+
+
 def test_boundaries_are_shown_with_their_evidence(house: Console, ada: Browser) -> None:
     house.tenant("alpha")
     assert "not been probed yet" in ada.get("/fleet/alpha/boundaries").text

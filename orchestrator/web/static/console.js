@@ -30,6 +30,19 @@ document.addEventListener("htmx:sseClose", () => {
   const ended = document.querySelector("[data-forward]");
   if (ended && ended.dataset.forward.startsWith("/jobs/")) window.location.assign(ended.dataset.forward);
 });
+// A piece that comes after its page: whoever listens is told that it is there, and everybody why when it is not.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.getAttribute("aria-busy") === "true") event.detail.shouldSwap = true;
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const piece = event.target, told = document.getElementById("told");
+  if (!(piece instanceof Element) || piece.getAttribute("aria-busy") !== "true") return;
+  piece.removeAttribute("aria-busy");
+  if (!event.detail.xhr.status) (piece.querySelector(".waits") || piece).textContent = "The console did not answer. Load the page again.";
+  if (told && event.detail.successful) told.textContent = piece.dataset.told || "";
+  const wanted = document.getElementById(location.hash.slice(1));
+  if (wanted && piece.contains(wanted)) wanted.scrollIntoView();
+});
 // What can be scrolled sideways can be scrolled by keyboard too.
 function reach() {
   for (const box of document.querySelectorAll(".scroll")) {
