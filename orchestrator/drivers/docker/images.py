@@ -48,6 +48,14 @@ class DockerImages:
                 return False
         return True
 
+    def id(self, name: str) -> str:
+        """What the name stands for now; empty when there is no such image. Raises EngineFailed."""
+        with translated(f"The image {name} could not be looked up"):
+            try:
+                return str(self.connection.api.inspect_image(name)["Id"])
+            except docker.errors.ImageNotFound:
+                return ""
+
     def registry_answers(self, name: str, *, timeout_s: int = 10) -> bool:
         """Whether the image's registry tells of it within `timeout_s`; nothing is pulled."""
         probe = Connection(address=self._address(), timeout_s=timeout_s)

@@ -12,6 +12,7 @@ from orchestrator.core.ports.engine import ContainerSpec, Engine, Mount
 from orchestrator.core.ports.servers import (
     SUPERUSER,
     DataDirectoryLocked,
+    OtherVersion,
     ServerFailed,
     ServerSpec,
     SocketPathTooLong,
@@ -23,6 +24,7 @@ from orchestrator.errors import OutsideFailure
 SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path, less its closing zero
 LOCKED_EXIT_CODE = 75
+OTHER_VERSION = "database files are incompatible with server"
 ACCOUNTS_FILE = "orchestrator.passwd"
 POLL_S = 0.01
 LOOPBACK_UNNEEDED_SINCE = 15  # before, its own statistics travelled over the loopback interface
@@ -201,10 +203,16 @@ class PostgresServers:
                 effect=f"{spec.name} was not started.",
                 next_step="`orchestrator status` names the containers of this installation.",
             )
+        said = self._log_end(spec.name)
+        if OTHER_VERSION in said:
+            raise OtherVersion(
+                f"The files of {spec.name} were made by PostgreSQL {self._major(spec)}; the image"
+                f" {spec.image or self.binaries.image} has another version.",
+                effect="It was not started, and nothing in its files was changed.",
+                next_step=f"Name an image of PostgreSQL {self._major(spec)} under images.postgres, then make setup.",
+            )
         code = None if container is None else container.exit_code
-        raise ServerFailed(
-            f"The database {spec.name} ended while starting (exit status {code}).", effect=self._log_end(spec.name)
-        )
+        raise ServerFailed(f"The database {spec.name} ended while starting (exit status {code}).", effect=said)
 
     def _log_end(self, name: str) -> str:
         try:

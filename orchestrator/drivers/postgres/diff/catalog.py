@@ -245,7 +245,6 @@ class Catalog:
 def read_catalog(connection: Connection[Any]) -> Catalog:
     """Read it in the connection's transaction; the first statement takes a REPEATABLE READ snapshot."""
     version = connection.info.server_version
-    newer = {name: column if version >= since else otherwise for name, column, since, otherwise in _NEWER}
     database_oid = _rows(
         connection,
         "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
@@ -274,11 +273,18 @@ def read_catalog(connection: Connection[Any]) -> Catalog:
         relations,
         _types(connection, user_types, used),
         {oid: tuple(names) for oid, names in labels.items()},
-        _grouped(_rows(connection, _INDEXES.format(**newer))),
-        _grouped(_rows(connection, _REFERENCES.format(**newer))),
+        _grouped(_rows(connection, for_version(_INDEXES, version))),
+        _grouped(_rows(connection, for_version(_REFERENCES, version))),
         dict(_rows(connection, _RANGES)),
         {oid: tuple(row[1:] for row in rows) for oid, rows in _grouped(_rows(connection, _COMPOSITES)).items()},
         _rows(connection, _LARGE_OBJECTS)[0],
+    )
+
+
+def for_version(query: str, version: int) -> str:
+    """The query without the columns that a server of `version` (as 140023) does not have."""
+    return query.format(
+        **{name: column if version >= since else otherwise for name, column, since, otherwise in _NEWER}
     )
 
 

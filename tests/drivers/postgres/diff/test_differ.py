@@ -24,6 +24,7 @@ from orchestrator.core.ports.differ import (
 )
 from orchestrator.core.rowmodels import validate_all
 from orchestrator.drivers.postgres.diff.blocks import ChangedBlocks, coverage_gap, lsn
+from orchestrator.drivers.postgres.diff.catalog import for_version
 from orchestrator.drivers.postgres.diff.differ import PostgresDiffer
 from tests.drivers.postgres.diff.histories import SCHEMA
 from tests.drivers.postgres.diff.oracle import brute_force, flattened
@@ -355,3 +356,10 @@ def test_a_limit_block_means_everything_behind_it() -> None:
     assert changed.ranges() == [(1, 3), (5, 6), (9, None)]
     assert changed.count(20) == 3 + 11
     assert lsn("16/B374D848") == 0x16B374D848
+
+
+def test_no_server_is_asked_for_a_column_it_does_not_have() -> None:
+    query = "SELECT {nulls_not_distinct}, {enforced}"
+    assert for_version(query, 140023) == "SELECT false, true"
+    assert for_version(query, 150000) == "SELECT i.indnullsnotdistinct, true"
+    assert for_version(query, 180004) == "SELECT i.indnullsnotdistinct, k.conenforced"
