@@ -1,6 +1,6 @@
 # `make` alone prints this list. Everything here may be repeated; what is done already is not done again.
 .DEFAULT_GOAL := help
-.PHONY: help environment setup demo up down check test test-fast test-chaos bench clean
+.PHONY: help environment setup demo up down check test test-fast test-chaos may-bench bench clean
 BIN := .venv/bin
 
 help:  ## this list
@@ -37,7 +37,10 @@ test-fast: environment  ## the tests that need neither container engine nor data
 test-chaos: environment  ## kill parts at the boundaries of steps
 	@$(BIN)/python -m pytest -m chaos
 
-bench: setup  ## every number we claim, one JSON object each (ONLY=refresh runs one file)
+may-bench: environment
+	@$(BIN)/python -m benchmarks --may $(ONLY)
+
+bench: may-bench setup  ## every number we claim, one JSON object each (ONLY=refresh runs one file)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
 clean:  ## delete this installation: containers, volume, caches, and images no other one uses (asks; YES=1 does not)

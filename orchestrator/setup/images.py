@@ -13,8 +13,8 @@ from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.drivers.postgres.image import try_image
 from orchestrator.setup.marks import MarkStep
 from orchestrator.setup.options import SetupOptions
-from orchestrator.setup.recipes import NOUNS, Recipe, base_recipe, recipe
-from orchestrator.setup.root_image import ROOT
+from orchestrator.setup.recipes import NOUNS, PREFIX, Recipe, base_recipe, recipe
+from orchestrator.setup.root_image import ROOT, RootImageStep
 from orchestrator.setup.steps import CheckResult, Progress, SetupFailed, Step
 
 
@@ -92,16 +92,20 @@ class PostgresImageStep:
 class ComposeStep:
     """`docker compose` finds images, addresses and the data's place in the file .env beside docker-compose.yml.
 
-    They are written from the configuration, so that the two cannot say different things.
+    They are written from the configuration, so that the two cannot say different things; but the control database
+    stays with the image that made its files, when the tenants' is another one.
     """
 
     name = "settings for docker compose"
 
     def __init__(self, options: SetupOptions, images: ImageSet) -> None:
         self._file = options.home / ".env"
+        written = dict(line.split("=", 1) for line in self._present() if "=" in line).get("POSTGRES_IMAGE", "")
+        made_here = f"{PREFIX}postgres:"  # of one version, whenever it was made
+        is_kept = written and not (written.startswith(made_here) and images.postgres.startswith(made_here))
         ours = {
             "ORCHESTRATOR_IMAGE": images.control,
-            "POSTGRES_IMAGE": images.postgres,
+            "POSTGRES_IMAGE": written if is_kept else images.postgres,
             "PROXY_IMAGE": images.proxy,
             **options.compose,
         }
@@ -162,20 +166,28 @@ class ReadyImagesFact:
 
 
 def image_steps(options: SetupOptions, images: DockerImages) -> list[Step]:
-    """The base, then one step for each part, then remembering their names and that they are used."""
-    base = BuildStep(base_recipe(options), images)
-    steps: list[Step] = [base]
+    """One step for each part's image, then remembering their names and that they are used.
+
+    What those are built on comes first, unless the configuration names every one of them.
+    """
+    nouns = (*NOUNS, *(("control",) if options.wants_control else ()))
+    named = {noun: str(getattr(options.images, noun)) for noun in nouns}
+    steps: list[Step] = []
+    below: dict[str, str] = {}
+    if not all(named.values()):
+        base = BuildStep(base_recipe(options), images)
+        steps += [RootImageStep(options, images), base]
+        below = {"base": base.image, "root": ROOT}
     names: dict[str, str] = {}
-    for noun in (*NOUNS, *(("control",) if options.wants_control else ())):
-        named = getattr(options.images, noun)
-        step = NamedImageStep(noun, named, images) if named else BuildStep(recipe(noun, options, base.image), images)
+    for noun, image in named.items():
+        step = NamedImageStep(noun, image, images) if image else BuildStep(recipe(noun, options, below["base"]), images)
         names[noun] = step.image
         steps.append(step)
-        if noun == "postgres" and named:
-            steps.append(PostgresImageStep(options, named, images))
+        if noun == "postgres" and image:
+            steps.append(PostgresImageStep(options, image, images))
     wanted = ImageSet(**names)
     steps.append(RememberImagesStep(options.places, wanted))
-    steps.append(MarkStep(options, images, {**names, "base": base.image, "root": ROOT}))
+    steps.append(MarkStep(options, images, {**names, **below}))
     if options.for_compose:
         steps.append(ComposeStep(options, wanted))
     return steps

@@ -15,11 +15,11 @@ from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.setup import deputy, marks
 from orchestrator.setup.emptying import empty
 from orchestrator.setup.engine import EngineStep
+from orchestrator.setup.engine_kind import EngineKindStep
 from orchestrator.setup.facts import DiskFact, HostFact, KernelFact
 from orchestrator.setup.images import ReadyImagesFact, image_steps, load_images
 from orchestrator.setup.options import SetupOptions, is_contained
 from orchestrator.setup.packages import PackagesStep
-from orchestrator.setup.root_image import RootImageStep
 from orchestrator.setup.steps import CheckResult, Progress, SetupFailed, Step, check_all, run_all, to_stderr
 from orchestrator.setup.volume import VolumeStep, remove_volume
 
@@ -30,7 +30,7 @@ def steps(options: SetupOptions) -> list[Step]:
     return [
         PackagesStep(options),
         EngineStep(options),
-        RootImageStep(options, images),
+        EngineKindStep(),
         *image_steps(options, images),
         VolumeStep(options),  # last: a user who is not root has it mounted from a container
     ]
@@ -51,7 +51,9 @@ def facts(options: SetupOptions) -> list[CheckResult]:
     """
     if is_contained():
         ready = ReadyImagesFact(options, DockerImages(Connection()))
-        return check_all([HostFact(), DiskFact(options), EngineStep(options), ready, VolumeStep(options)])
+        return check_all(
+            [HostFact(), DiskFact(options), EngineStep(options), EngineKindStep(), ready, VolumeStep(options)]
+        )
     return check_all([HostFact(), KernelFact(), DiskFact(options), *steps(options)])
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.core.images import ImageSet
 from orchestrator.core.places import Places
+from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.errors import OutsideFailure
 from orchestrator.setup.commands import run
-from orchestrator.setup.images import RememberImagesStep, load_images
+from orchestrator.setup.images import ComposeStep, RememberImagesStep, image_steps, load_images
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.packages import git_version
 from orchestrator.setup.recipes import base_recipe, recipe
@@ -135,3 +136,32 @@ def test_image_names_are_remembered_and_missing_ones_explained(tmp_path: Path) -
 def test_git_is_recent_enough_here() -> None:
     version = git_version()
     assert version is not None and version >= (2, 38)
+
+
+ALL_NAMED = ImageSet("r/app:1", "r/postgres:16", "r/pool:1", "r/proxy:1", "r/egress:1", "r/control:1")
+
+
+def test_nothing_is_bootstrapped_when_every_image_is_named(tmp_path: Path) -> None:
+    made = SetupOptions(Places(tmp_path), images=ALL_NAMED, ca_bundle=None, for_compose=True)
+    names = [step.name for step in image_steps(made, DockerImages())]
+    assert "image for control" in names
+    assert not {"Debian root image", "image for base"} & set(names)
+
+
+def test_what_is_built_is_built_on_the_root_image(project: SetupOptions) -> None:
+    made = replace(project, images=replace(ALL_NAMED, pool=""))
+    assert [step.name for step in image_steps(made, DockerImages())][:2] == ["Debian root image", "image for base"]
+
+
+def test_compose_keeps_the_control_database_with_the_version_of_its_files(tmp_path: Path) -> None:
+    made = SetupOptions(Places(tmp_path), home=tmp_path, for_compose=True)
+
+    def written(image: str) -> str:
+        step = ComposeStep(made, ImageSet(postgres=image, control="c:1", proxy="p:1"))
+        step.do(lambda _: None)
+        assert ComposeStep(made, ImageSet(postgres=image, control="c:1", proxy="p:1")).check().ok
+        return next(line for line in (tmp_path / ".env").read_text().splitlines() if line.startswith("POSTGRES"))
+
+    assert written("orchestrator-postgres:aa") == "POSTGRES_IMAGE=orchestrator-postgres:aa"
+    assert written("orchestrator-postgres:bb") == "POSTGRES_IMAGE=orchestrator-postgres:bb"
+    assert written("postgres:16") == "POSTGRES_IMAGE=orchestrator-postgres:bb"
