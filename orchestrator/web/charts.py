@@ -9,11 +9,12 @@ from html import escape
 
 from orchestrator.web.wording import visible
 
-WIDTH, HEIGHT = 640, 180
+WIDTH, HEIGHT = 440, 170
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 10, 26
 POINTS_MAX = 400
 RANKED_MAX = 25
-ROW, NAMES, FIGURES, NAME_LENGTH = 26, 170, 80, 24
+ROW, NAMES, FIGURES, NAME_LENGTH = 26, 140, 70, 20
+DOTTED_MAX = 60  # more values than that are a line without beads
 TEXT_LENGTH = 300
 SLOT_MAX = 48  # a single value is a bar, not a wall
 SMALLEST = 1e-9  # below it a value is drawn as nothing
@@ -31,23 +32,26 @@ def line(title: str, points: Sequence[Point], *, unit: str = "") -> str:
     """Values over time, oldest first."""
     points = points[-POINTS_MAX:]
     if not points:
-        return _nothing(title)
+        return _nothing()
     top = _ceiling(max(point.value for point in points))
     step = (WIDTH - LEFT - RIGHT) / max(len(points) - 1, 1)
     spots = [(LEFT + index * step, _y(point.value, top)) for index, point in enumerate(points)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    beads = 3 if len(points) <= DOTTED_MAX else 1.2
     dots = "".join(
-        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{_say(point, unit)}</title></circle>'
+        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{beads}"><title>{_say(point, unit)}</title></circle>'
         for (x, y), point in zip(spots, points, strict=True)
     )
-    return _frame(title, points, top, unit, f'<polyline class="line" points="{path}"/>{dots}')
+    ground = f"{LEFT},{HEIGHT - BOTTOM} {path} {spots[-1][0]:.1f},{HEIGHT - BOTTOM}"
+    drawn = f'<polygon class="area" points="{ground}"/><polyline class="line" points="{path}"/>{dots}'
+    return _frame(title, points, top, unit, drawn)
 
 
 def bars(title: str, points: Sequence[Point], *, unit: str = "") -> str:
     """One bar a value; bad ones in the colour of failure."""
     points = points[-POINTS_MAX:]
     if not points:
-        return _nothing(title)
+        return _nothing()
     top = _ceiling(max(point.value for point in points))
     slot = min((WIDTH - LEFT - RIGHT) / len(points), SLOT_MAX)
     drawn = "".join(
@@ -63,7 +67,7 @@ def ranked(title: str, points: Sequence[Point], *, unit: str = "") -> str:
     """A horizontal bar for each name, in the order given; where there is a limit, the bar lies in its frame."""
     points = points[:RANKED_MAX]
     if not points:
-        return _nothing(title)
+        return _nothing()
     top = max(SMALLEST, *(max(point.value, point.limit or 0.0) for point in points))
     width = WIDTH - NAMES - FIGURES
     drawn = []
@@ -134,8 +138,8 @@ def _extremes(points: Sequence[Point], unit: str) -> str:
     return f"lowest {_number(min(values))}{unit}, highest {_number(max(values))}{unit}"
 
 
-def _nothing(title: str) -> str:
-    return f'<p class="empty">No values yet for “{escape(title)}”.</p>'
+def _nothing() -> str:
+    return '<p class="empty">No values yet.</p>'
 
 
 def _y(value: float, top: float) -> float:

@@ -15,6 +15,7 @@ from orchestrator.web.visit import Visit, acting, reading
 
 router = APIRouter(prefix="/launch", include_in_schema=False)
 FIELDS = ("name", "profile", "image", "scope", "snapshot_profile", "refresh_policy", "pool_mode", "manager")
+SCOPES_MAX = 200
 
 
 class ChoiceUnknown(InvalidInput):
@@ -46,6 +47,7 @@ def _form(visit: Visit, values: dict[str, str], error: OrchestratorError | None 
     services = visit.services
     settings = services.settings
     snapshots = {name: services.snapshots.newest(name) for name in sorted(services.snapshots.masking().profiles)}
+    present = tenants.listed(services.store)
     return visit.show(
         "launch/form.html",
         status=422 if error else 200,
@@ -57,7 +59,8 @@ def _form(visit: Visit, values: dict[str, str], error: OrchestratorError | None 
         pool_modes=[one.value for one in PoolMode],
         managers=[one.name for one in users.listed(services.store) if one.role is Role.MANAGER and not one.is_disabled],
         domain=settings.proxy.domain,
-        present=len(tenants.listed(services.store)),
+        scopes_in_use=sorted({one.scope for one in present if one.scope and one.scope.isprintable()})[:SCOPES_MAX],
+        present=len(present),
         tenants_max=settings.tenants.tenants_max,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.access import Principal, Role, Scope
 from orchestrator.core.tenants import Tenant
@@ -47,6 +47,15 @@ def workspace_items(who: Principal, tenant: Tenant, path: str) -> list[Item]:
         for below, label, scope in WORKSPACE
         if who.has(scope)
     ]
+
+
+def guest_items(who: Principal, tenant: Tenant, path: str) -> list[Item]:
+    """The same for whoever looks after many tenants, with the page of what this one is made of."""
+    pages = workspace_items(who, tenant, path)
+    pages = [replace(one, label="Workspace") if one.href == f"/workspaces/{tenant.name}" else one for one in pages]
+    if not who.has(Scope.SYSTEM_READ):
+        return pages
+    return [Item(f"/fleet/{tenant.name}", "Tenant", _is_at(path, f"/fleet/{tenant.name}")), *pages]
 
 
 def main_items(who: Principal, own: Tenant | None, path: str, counts: dict[str, int]) -> list[Item]:

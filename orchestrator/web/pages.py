@@ -17,6 +17,7 @@ from orchestrator.api.deps import get_principal
 from orchestrator.api.problems import Problem
 from orchestrator.core.access import Role
 from orchestrator.errors import OrchestratorError
+from orchestrator.flows.refresh.outlook import outlook
 from orchestrator.web import (
     account,
     activity,
@@ -34,6 +35,7 @@ from orchestrator.web import (
 from orchestrator.web.rendering import STATIC, Renderer
 from orchestrator.web.rows import Changesets
 from orchestrator.web.visit import Visit, came_from, nobody, reading
+from orchestrator.wiring.schedule import load
 from orchestrator.wiring.services import Services
 
 home = APIRouter(include_in_schema=False)
@@ -88,7 +90,9 @@ def start(visit: Annotated[Visit, reading()]) -> Response:
     seen = visit.tenants()
     if len(seen) == 1:
         return RedirectResponse(f"/workspaces/{seen[0].name}", 303)
-    return visit.show("workspace/choose.html", tenants=seen)
+    found = outlook(visit.services.store, load(visit.services.settings), seen)
+    shown = [(one, known, workspace.hostname(visit, one)) for one, known in zip(seen, found, strict=True)]
+    return visit.show("workspace/choose.html", tenants=shown)
 
 
 def problem_page(request: Request, problem: Problem) -> Response:

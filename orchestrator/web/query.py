@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -27,6 +27,21 @@ ROWS_SHOWN = 500
 ROWS_DOWNLOADED = 10_000
 RECENT = 8
 CHART_ROWS = (2, 200)
+# For whoever does not know yet what there is to ask.
+BEGINNINGS = (
+    (
+        "Which tables are there, and how many rows has each?",
+        "SELECT nspname || '.' || relname AS name, greatest(reltuples, 0)::bigint AS rows FROM pg_class"
+        " JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+        " WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 2 DESC",
+    ),
+    (
+        "Which columns has each table?",
+        "SELECT table_schema || '.' || table_name AS name, string_agg(column_name, ', ' ORDER BY ordinal_position)"
+        " AS columns FROM information_schema.columns"
+        " WHERE table_schema NOT IN ('pg_catalog', 'information_schema') GROUP BY 1 ORDER BY 1",
+    ),
+)
 
 
 @router.get("")
@@ -82,21 +97,30 @@ def _inert(cell: str) -> str:
     return cell
 
 
-def chart(result: QueryResult) -> str:
-    """A picture of two columns when the second holds numbers; empty when there is nothing to draw."""
+def chart(result: QueryResult) -> charts.Picture | None:
+    """The first column of numbers by the column of names, as a picture; None when there is nothing to draw."""
     low, high = CHART_ROWS
-    if len(result.columns) != 2 or not low <= len(result.rows) <= high:
-        return ""
-    values = [_number(row[1]) for row in result.rows]
-    if any(value is None or value < 0 for value in values):
-        return ""
-    points = [
-        charts.Point(str(row[0])[:40], value)
-        for row, value in zip(result.rows, values, strict=True)
-        if value is not None
-    ]
-    title = f"{result.columns[1]} by {result.columns[0]}"[:100]
-    return charts.line(title, points) if _is_ordered([row[0] for row in result.rows]) else charts.bars(title, points)
+    if len(result.columns) < 2 or not low <= len(result.rows) <= high:
+        return None
+    found = next(_figures(result), None)
+    if found is None:
+        return None
+    index, values = found
+    labels = [row[0] for row in result.rows]
+    points = [charts.Point(str(label)[:40], value) for label, value in zip(labels, values, strict=True)]
+    ranked = charts.ranked if len(points) <= charts.RANKED_MAX else charts.bars
+    draw = charts.line if _is_ordered(labels) else ranked
+    name, title = result.columns[0], f"{result.columns[index]} by {result.columns[0]}"[:100]
+    return charts.picture(draw, title, points, about="The same numbers as in the rows below.", head=name)
+
+
+def _figures(result: QueryResult) -> Iterator[tuple[int, list[float]]]:
+    """The columns after the first one that hold nothing but numbers from zero up."""
+    for index in range(1, len(result.columns)):
+        values = [_number(row[index]) for row in result.rows]
+        known = [value for value in values if value is not None and value >= 0]
+        if len(known) == len(values):
+            yield index, known
 
 
 def _is_ordered(labels: Sequence[str | None]) -> bool:
@@ -114,11 +138,13 @@ def _number(cell: str | None) -> float | None:
 
 
 def _page(visit: Visit, tenant: Tenant, sql: str, *, status: int = 200, **values: Any) -> Response:
-    given: dict[str, Any] = {"result": None, "trouble": "", "command_id": "", "chart": "", **values}
+    given: dict[str, Any] = {"result": None, "trouble": "", "command_id": "", "chart": None, **values}
     try:
         found = commands.listed(visit.services.store, tenant_ids=[tenant.id], limit=60)
     except OrchestratorError:
         found = []
     recent = [one.argv[-1] for one in found if one.argv and one.argv[0] == "query"]
     unique = list(dict.fromkeys(recent))[:RECENT]
-    return visit.show("query/show.html", status=status, tenant=tenant, sql=sql, recent=unique, **given)
+    return visit.show(
+        "query/show.html", status=status, tenant=tenant, sql=sql, recent=unique, beginnings=BEGINNINGS, **given
+    )

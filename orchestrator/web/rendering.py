@@ -87,6 +87,7 @@ def make_environment() -> Environment:
         absolute=wording.absolute,
         size=wording.size,
         duration=wording.duration,
+        browser=wording.browser,
         tone=wording.tone,
         visible=wording.visible,
         number=wording.number,

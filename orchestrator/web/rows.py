@@ -60,7 +60,8 @@ def rows_of(changeset: Changeset, path: str, query: Mapping[str, str]) -> Rows:
         if not total and (search or kind):
             continue
         page = None
-        if chosen or len(summary.tables) == 1:
+        is_narrowed = bool(search or kind or query.get("page"))
+        if chosen or (len(summary.tables) == 1 and is_narrowed):
             kept = {"table": chosen, "q": search, "kind": kind.value if kind else ""}
             page = Page(max(number, 1), total, PAGE_ROWS, path, kept)
         sections.append(Section(one, _view(shown, one.table, page), page))

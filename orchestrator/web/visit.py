@@ -109,7 +109,7 @@ class Visit:
             "scopes": Scope,
             "csrf_token": self.who.csrf,
             "navigation": navigation.main_items(self.who, own, self.path, counts),
-            "tabs": navigation.workspace_items(self.who, tenant, self.path) if tenant and is_guest else [],
+            "tabs": navigation.guest_items(self.who, tenant, self.path) if tenant and is_guest else [],
             "siblings": [one for one in seen if tenant and one.id != tenant.id],
             "messages": [message] if message else [],
             "path": self.path,

@@ -58,6 +58,25 @@ BAD = frozenset(
         "timed_out",
     }
 )
+# What browsers and machines call themselves; most browsers name others too, so the first that fits counts.
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("CriOS/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+SYSTEMS = (
+    ("iPhone", "an iPhone"),
+    ("iPad", "an iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "a Mac"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
 HIDDEN = {"Cf", "Cc", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -91,16 +110,23 @@ def size(count_bytes: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`45 ms`, `2.3 s`, `4 min 10 s`."""
+    """`45 ms`, `2.3 s`, `4 min 10 s`, `4 h`."""
     if seconds is None:
         return "unknown"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    hours, minutes, left = int(seconds // 3600), int(seconds % 3600 // 60), int(seconds % 60)
+    parts = ((hours, "h"), (minutes, "min")) if hours else ((minutes, "min"), (left, "s"))
+    return " ".join(f"{amount} {unit}" for amount, unit in parts if amount)
+
+
+def browser(agent: str) -> str:
+    """`Firefox on Windows`, from what a browser says about itself; as it stands when it names neither."""
+    names = [name for sign, name in BROWSERS if sign in agent]
+    systems = [name for sign, name in SYSTEMS if sign in agent]
+    return f"{names[0]} on {systems[0]}" if names and systems else agent
 
 
 def tone(state: object) -> str:

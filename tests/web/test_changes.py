@@ -159,8 +159,10 @@ def test_rows_are_searched_and_paged(office: Office) -> None:
         "INSERT INTO bookings (house, guest) SELECT 'harbour', 'guest no ' || i FROM generate_series(1, 250) i"
     )
     path = office.proposed()
-    first, last = office.ruth.get(path).text, office.ruth.get(f"{path}?page=3").text
-    assert "1–100 of 250 rows" in first and "201–250 of 250 rows" in last
+    first = office.ruth.get(path).text
+    assert "1–20 of 250 rows" in first and f"{path}?table=public.bookings#rows" in first, "the decision stays near"
+    assert "1–100 of 250 rows" in office.ruth.get(f"{path}?table=public.bookings").text
+    assert "201–250 of 250 rows" in office.ruth.get(f"{path}?page=3").text
     found = office.ruth.get(f"{path}?q=no%20249").text
     assert "1–1 of 1 row" in found and "guest no 249" in found
     assert "No row matches" in office.ruth.get(f"{path}?q=nobody").text
