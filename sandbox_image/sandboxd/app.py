@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
 
-from . import fallback, monitor, settings
+from . import fallback, settings
+from .launch import Launch
 from .loop import READ, Loop, Timer, log
-from .monitor import Launch, Monitored
+from .starter import Monitored, Starter
 from .watch import Watcher
 
 _BACK_OFF_FIRST_S = 1.0
@@ -40,8 +40,9 @@ class AppPlan:
 class App:
     """States: stopped → starting → running ⇄ broken. The listening socket outlives every restart."""
 
-    def __init__(self, loop: Loop, abi: int) -> None:
+    def __init__(self, loop: Loop, starter: Starter, abi: int) -> None:
         self._loop = loop
+        self._starter = starter
         self._abi = abi
         self._plan: AppPlan | None = None
         self._wanted = False
@@ -51,7 +52,6 @@ class App:
         self._fallback = 0
         self._log = bytearray()
         self._run_log = bytearray()
-        self._result = b""
         self._retry: Timer | None = None
         self._patience: Timer | None = None
         self._back_off_s = _BACK_OFF_FIRST_S
@@ -107,7 +107,7 @@ class App:
             state = "running" if time.monotonic() - self._began >= _STARTED_AFTER_S else "starting"
         return {
             "state": state,
-            "pid": self._program_pid() if alive else None,
+            "pid": (self._process.program or None) if self._process is not None else None,
             "restarts": self._restarts,
             "started_at": self._started_at if alive else None,
             "exit_code": self._exit_code,
@@ -135,7 +135,7 @@ class App:
             launch = plan.launch()
             if self._listener is not None and plan.pass_socket:
                 launch.listener = self._listener.fileno()
-            process = monitor.start(launch, stdin=False)
+            process = self._starter.start(launch, stdin=False)
         except Exception as failure:
             # A program that is not listed any more, or no process left: shown like a death of the app.
             self._broken(f"The app could not be started: {failure}")
@@ -143,11 +143,10 @@ class App:
         self._process = process
         self._began = time.monotonic()
         self._started_at = time.time()
-        self._result = b""
         self._run_log.clear()
         self._loop.watch(process.stdout, READ, lambda _: self._forward("stdout"))
         self._loop.watch(process.stderr, READ, lambda _: self._forward("stderr"))
-        self._loop.watch(process.result, READ, lambda _: self._on_result())
+        self._loop.watch(process.channel, READ, lambda _: self._on_report())
 
     def _end_process(self) -> None:
         """Ask it to end; after a while, end it."""
@@ -184,30 +183,27 @@ class App:
             del kept[:-size]
         return True
 
-    def _on_result(self) -> None:
+    def _on_report(self) -> None:
         process = self._process
         assert process is not None
-        try:
-            data = os.read(process.result, 65536)
-        except BlockingIOError:
-            return
-        if data:
-            self._result = (self._result + data)[-65536:]
+        if process.hear():
             return
         for name in ("stdout", "stderr"):
             while self._on_output(name):
                 pass
-        for name in ("stdout", "stderr", "result"):
+        for name in ("stdout", "stderr", "channel"):
             self._loop.forget(getattr(process, name))
         process.close_all()
         self._process = None
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        self._on_death()
+        self._on_death(process.report or {"problem": "The app's monitor was killed."})
 
-    def _on_death(self) -> None:
-        status, problem = _report(self._result)
+    def _on_death(self, report: dict[str, object]) -> None:
+        status = report.get("status")
+        status = status if isinstance(status, int) else None
+        problem = report.get("problem") or ""
         self._exit_code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
         if not self._wanted:
             return
@@ -237,10 +233,6 @@ class App:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    def _program_pid(self) -> int | None:
-        line = self._result.split(b"\n", 1)[0]
-        return int(line[1:]) if line.startswith(b"S") and line[1:].isdigit() else None
 
     # Files and sockets
 
@@ -306,14 +298,6 @@ def _listening(port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _report(result: bytes) -> tuple[int | None, str]:
-    for line in result.splitlines():
-        if line.startswith(b"E"):
-            report = json.loads(line[1:])
-            return report.get("status"), report.get("problem") or ""
-    return None, "The app's monitor was killed."
 
 
 def _ending(status: int | None) -> str:

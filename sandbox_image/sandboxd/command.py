@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,9 +9,8 @@ from collections.abc import Callable
 from . import protocol, settings
 from .cgroup import memory_kills
 from .loop import READ, WRITE, Loop, log
-from .monitor import Monitored
+from .starter import Monitored
 
-_RESULT_BYTES_MAX = 4 * 1024 * 1024
 # How long a monitor may take to end its tree before it is ended itself.
 _KILL_WAIT_S = 10.0
 
@@ -50,16 +48,17 @@ class Command:
         self._output_left = output_bytes
         self._output_bytes = 0
         self._truncated = False
-        self._result = b""
+        self._started = False
+        # Said with what comes next: each frame sent alone wakes the caller once more.
+        self._held = b""
         self._paused = False
         self._stdin = bytearray()
         self._stdin_left = stdin_bytes
         self._memory_kills = memory_kills()
         self._wall = loop.later(wall_s, lambda: self.stop("wall"))
         self._patience = self._wall
-        for stream in ("stdout", "stderr"):
-            self._watch_stream(stream)
-        loop.watch(monitored.result, READ, lambda _: self._on_result())
+        # Its output is read from the moment it is known to have started, so that this is said first.
+        loop.watch(monitored.channel, READ, lambda _: self._on_report())
 
     # Output
 
@@ -93,8 +92,12 @@ class Command:
         self._output_left -= len(data)
         self._output_bytes += len(data)
         if data:
-            self._sink.send(protocol.output(stream, data))
+            self._send(protocol.output(stream, data))
         return True
+
+    def _send(self, data: bytes) -> None:
+        held, self._held = self._held, b""
+        self._sink.send(held + data)
 
     def resume(self) -> None:
         """The caller has caught up."""
@@ -159,21 +162,17 @@ class Command:
         except OSError:
             pass
 
-    def _on_result(self) -> None:
-        try:
-            data = os.read(self.monitored.result, 65536)
-        except BlockingIOError:
-            return
-        if data and len(self._result) < _RESULT_BYTES_MAX:
-            started = not self._result
-            self._result += data
-            if started and data.startswith(b"S"):
-                pid = data[1:].split(b"\n", 1)[0]
-                self._sink.send(b'{"type":"started","pid":%s}\n' % pid)
-            # Its report is the last thing a monitor writes: nobody needs to wait until it has gone.
-            if self.orphaned or not self._result.endswith(b"\n"):
-                return
-        self._finish()
+    def _on_report(self) -> None:
+        more = self.monitored.hear()
+        if self.monitored.program and not self._started:
+            self._started = True
+            self._held = b'{"type":"started","pid":%d}\n' % self.monitored.program
+            if more:
+                self._send(b"")
+                for stream in ("stdout", "stderr"):
+                    self._watch_stream(stream)
+        if not more:
+            self._finish()
 
     def _finish(self) -> None:
         """The monitor is gone, and with it everything that could write to the streams."""
@@ -182,30 +181,27 @@ class Command:
         for stream in ("stdout", "stderr"):
             while self._read(stream):
                 pass
-        for name in ("stdin", "stdout", "stderr", "result"):
+        for name in ("stdin", "stdout", "stderr", "channel"):
             self._close(name)
-        self.monitored.close("control")
-        self._sink.send(protocol.encode(self._exited()))
+        self._send(protocol.encode(self._exited()))
         self._on_end(self)
 
     @property
     def orphaned(self) -> bool:
         """The monitor died without a report: its tree is the supervisor's to kill."""
-        return b"\nE" not in b"\n" + self._result
+        return self.monitored.report is None
 
     def _exited(self) -> dict[str, object]:
-        report: dict[str, object] = {}
-        for line in self._result.splitlines():
-            if line.startswith(b"E"):
-                report = json.loads(line[1:])
+        report = self.monitored.report or {}
         status = report.get("status")
         number = os.WTERMSIG(status) if isinstance(status, int) and os.WIFSIGNALED(status) else None
         problem = report.get("problem") or ("" if report else "the monitor of the command was killed")
         reason = self.stopped_by or str(report.get("over") or "")
         if not reason and number == signal.SIGXFSZ:
             reason = "write"
-        if not reason and number in (signal.SIGKILL, None) and memory_kills() > self._memory_kills:
-            reason = "memory" if number or not report else ""
+        killed = number == signal.SIGKILL or not report
+        if not reason and killed and memory_kills() > self._memory_kills:
+            reason = "memory"
         return {
             "type": "exited",
             "exit_code": os.WEXITSTATUS(status) if isinstance(status, int) and os.WIFEXITED(status) else None,

@@ -26,6 +26,8 @@ ABI_REQUIRED = 3
 # The only rights a rule on a file (not a directory) may carry.
 _ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
+_KEPT_MAX = 200
+
 RIGHTS = {
     "list": READ_DIR,
     "read": READ_FILE | READ_DIR,
@@ -48,11 +50,34 @@ class LinkInGrant(Exception):
     """A granted path runs through a symbolic link, which the tenant may have made."""
 
 
+class ImageFiles:
+    """Descriptors of what lies on the image's own read-only file system, kept open.
+
+    Such a file is the same for as long as the container runs. Whatever could be replaced is opened anew each time.
+    """
+
+    def __init__(self) -> None:
+        self._device = os.stat("/").st_dev if os.statvfs("/").f_flag & os.ST_RDONLY else -1
+        self._kept: dict[str, tuple[int, bool]] = {}
+
+    def find(self, path: str) -> tuple[int, bool] | None:
+        """A descriptor that stays open, and whether it is a directory's."""
+        return self._kept.get(path)
+
+    def keep(self, path: str, descriptor: int, status: os.stat_result) -> bool:
+        """Whether it is ours to close from now on."""
+        if status.st_dev != self._device or len(self._kept) >= _KEPT_MAX:
+            return False
+        self._kept[path] = descriptor, stat.S_ISDIR(status.st_mode)
+        return True
+
+
 class Domain:
     """A ruleset under construction. `close` it; `enter` may be called by any number of forked children."""
 
-    def __init__(self, abi: int) -> None:
+    def __init__(self, abi: int, image: ImageFiles | None = None) -> None:
         self.abi = abi
+        self._image = image
         self.descriptor = -1
         self._handled = 0
         for version, rights in _FILE_RIGHTS:
@@ -72,6 +97,11 @@ class Domain:
         """
         if self.descriptor < 0:
             return True
+        image = self._image if follow else None
+        kept = image.find(path) if image is not None else None
+        if kept is not None:
+            self._add(RIGHTS[access], *kept)
+            return True
         try:
             if follow:
                 descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -81,15 +111,20 @@ class Domain:
             if failure.errno == errno.ELOOP and not follow:
                 raise LinkInGrant(path) from None
             return False
+        ours = False
         try:
-            rights = RIGHTS[access] & self._handled
-            if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                rights &= _ON_FILES
-            if rights:
-                kernel.landlock_allow_path(self.descriptor, rights, descriptor)
+            status = os.fstat(descriptor)
+            self._add(RIGHTS[access], descriptor, stat.S_ISDIR(status.st_mode))
+            ours = image is not None and image.keep(path, descriptor, status)
         finally:
-            os.close(descriptor)
+            if not ours:
+                os.close(descriptor)
         return True
+
+    def _add(self, rights: int, descriptor: int, directory: bool) -> None:
+        rights &= self._handled if directory else self._handled & _ON_FILES
+        if rights:
+            kernel.landlock_allow_path(self.descriptor, rights, descriptor)
 
     def allow_port(self, port: int, *, listen: bool = False) -> None:
         if self.abi >= ABI_PORTS:

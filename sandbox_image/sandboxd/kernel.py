@@ -7,6 +7,10 @@ import os
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# The hot one has its own types, so that its arguments need no wrapping each time.
+_add_rule = _libc["syscall"]
+_add_rule.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_add_rule.restype = ctypes.c_long
 
 # Numbers that are the same on every architecture with the generic table since Linux 5.1 and on x86-64.
 _OPENAT2 = 437
@@ -81,7 +85,7 @@ def landlock_create(handled_files: int, handled_ports: int, scoped: int) -> int:
 
 
 def landlock_allow_path(ruleset: int, allowed: int, parent: int) -> None:
-    syscall(_LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, parent), 0)
+    _check(_add_rule(_LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, parent), 0))
 
 
 def landlock_allow_port(ruleset: int, allowed: int, port: int) -> None:

@@ -49,7 +49,7 @@ def serve(configuration: Settings, image: Image) -> int:
     test = SelfTest(
         image=image,
         abi=abi,
-        scope=scope,
+        starter=server.starter,
         roots=configuration.roots,
         facts=at_start,
         socket_directory=configuration.socket_directory,
@@ -69,6 +69,7 @@ def serve(configuration: Settings, image: Image) -> int:
     # Forked children touch fewer pages when the collector leaves them alone.
     gc.collect()
     gc.freeze()
+    server.starter.begin()
     server.loop.run()
     sys.stderr.flush()
     return 0

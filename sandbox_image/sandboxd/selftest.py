@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 import socket
@@ -11,8 +10,9 @@ import struct
 from collections.abc import Callable
 
 from . import cgroup, domain, kernel, mounts
-from .monitor import Launch, start
+from .launch import Launch
 from .policy import Image, Rule
+from .starter import Starter
 
 _WAIT_S = 10.0
 
@@ -59,7 +59,7 @@ class SelfTest:
         *,
         image: Image,
         abi: int,
-        scope: int,
+        starter: Starter,
         roots: tuple[str, ...],
         facts: dict[str, str],
         socket_directory: str,
@@ -67,13 +67,13 @@ class SelfTest:
     ) -> None:
         self._image = image
         self._abi = abi
-        self._scope = scope
+        self._starter = starter
         self._roots = roots
         self._facts = facts
         self._socket_directory = socket_directory
         self._admits = admits
         self._listed = _first("/usr/bin/true", "/bin/true")
-        self._starter = _first("/usr/bin/env", "/bin/env")
+        self._env = _first("/usr/bin/env", "/bin/env")
         self._reader = _first("/usr/bin/cat", "/bin/cat")
         self._unlisted = _first("/usr/bin/id", "/bin/ls", "/usr/bin/python3")
 
@@ -120,7 +120,7 @@ class SelfTest:
         rules += [(os.path.realpath(program), "execute", True) for program in programs]
         if writable:
             rules.append((writable, "write", False))
-        return attempt(Launch(path, argv, abi=self._abi, scope=self._scope, rules=rules))
+        return attempt(self._starter, Launch(path, argv, rules=rules))
 
     def _landlock(self) -> Result:
         enough = self._abi >= domain.ABI_REQUIRED
@@ -168,12 +168,12 @@ class SelfTest:
         return good, "a copied program, executed and through the loader: " + "; ".join(evidence)
 
     def _started_by_listed(self) -> Result:
-        if not self._starter:
+        if not self._env:
             return True, "the image has no program to try with"
-        both = [self._starter, self._listed]
-        allowed, _ = self._attempt(both, self._starter, [self._starter, self._listed])
-        denied, said = self._attempt(both, self._starter, [self._starter, self._unlisted])
-        return allowed == 0 and denied not in (0, None), f"{self._starter} {self._unlisted}: {_ending(denied, said)}"
+        both = [self._env, self._listed]
+        allowed, _ = self._attempt(both, self._env, [self._env, self._listed])
+        denied, said = self._attempt(both, self._env, [self._env, self._unlisted])
+        return allowed == 0 and denied not in (0, None), f"{self._env} {self._unlisted}: {_ending(denied, said)}"
 
     def _file_outside_grants(self) -> Result:
         path = "/etc/hostname"
@@ -299,40 +299,38 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack("3i", credentials)[1])
 
 
-def attempt(launch: Launch) -> tuple[int | None, str]:
+def attempt(starter: Starter, launch: Launch) -> tuple[int | None, str]:
     """Run to the end, bounded. The exit code (None when it was not executed) and what it printed or why not."""
-    process = start(launch, stdin=False)
-    streams: dict[int, bytearray] = {
-        process.stdout: bytearray(),
-        process.stderr: bytearray(),
-        process.result: bytearray(),
-    }
+    process = starter.start(launch, stdin=False)
+    said = bytearray()
     try:
         poll = select.poll()
-        for descriptor in streams:
+        waiting = {process.stdout, process.stderr, process.channel}
+        for descriptor in waiting:
             poll.register(descriptor, select.POLLIN)
-        waiting = set(streams)
         while waiting:
             ready = poll.poll(_WAIT_S * 1000)
             if not ready:
                 process.tell(b"k")
                 return None, "no end within the bound"
             for descriptor, _ in ready:
-                data = os.read(descriptor, 65536)
-                if not data:
+                if descriptor == process.channel:
+                    more = process.hear()
+                else:
+                    data = os.read(descriptor, 65536)
+                    said += data[:4096]
+                    more = bool(data)
+                if not more:
                     poll.unregister(descriptor)
                     waiting.discard(descriptor)
-                streams[descriptor] += data[: 4096 if descriptor != process.result else None]
-        said = bytes(streams[process.stdout] + streams[process.stderr]).decode("utf-8", "replace").strip()
-        report = next((line for line in bytes(streams[process.result]).splitlines() if line.startswith(b"E")), b"E{}")
     finally:
         process.close_all()
-        os.waitpid(process.pid, 0)
-    result = json.loads(report[1:])
-    if result.get("problem"):
-        return None, str(result["problem"])
-    status = result.get("status")
-    return (os.waitstatus_to_exitcode(status) if isinstance(status, int) else None), said
+    report = process.report or {}
+    if report.get("problem"):
+        return None, str(report["problem"])
+    status = report.get("status")
+    output = bytes(said).decode("utf-8", "replace").strip()
+    return (os.waitstatus_to_exitcode(status) if isinstance(status, int) else None), output
 
 
 def in_child(action: Callable[[], str]) -> str:

@@ -8,21 +8,22 @@ import signal
 import socket
 import time
 
-from . import VERSION, monitor, mounts, protocol, settings
+from . import VERSION, mounts, protocol, settings
 from .app import App, AppPlan
 from .command import Command
-from .connection import Connection, Host
+from .connection import Connection
+from .launch import Launch
 from .loop import READ, Loop, log
-from .monitor import Launch
 from .policy import Grant, Image, Policy, Refused, check_grant
 from .protocol import BadRequest
 from .selftest import Check, peer_uid
+from .starter import Starter
 from .tree import kill_orphans
 
 _DISK_WAIT_S = 10.0
 
 
-class Server(Host):
+class Server:
     """Everything the supervisor holds. Nothing runs before a policy is pushed and the self-test has passed."""
 
     def __init__(self, configuration: settings.Settings, image: Image, abi: int, scope: int) -> None:
@@ -32,14 +33,15 @@ class Server(Host):
         self.checks: list[Check] = []
         self._image = image
         self._abi = abi
-        self._scope = scope
+        self.starter = Starter(self.loop, abi, scope)
         self._policy = Policy()
         self._commands: dict[str, Command] = {}
         self._jobs: set[int] = set()
-        self._app = App(self.loop, abi)
+        self._app = App(self.loop, self.starter, abi)
         self._started_at = time.time()
         self._refused = 0
         self._ending = False
+        self._closing = False
         self._listener: socket.socket | None = None
 
     def admits(self, stream: socket.socket) -> bool:
@@ -81,6 +83,7 @@ class Server(Host):
             if pid == 0:
                 return
             self._jobs.discard(pid)
+            self.starter.ended(pid)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(settings.CONNECTIONS_MAX):
@@ -183,6 +186,8 @@ class Server(Host):
         }
 
     def _require_service(self) -> None:
+        if self._closing:
+            raise BadRequest("busy", "the sandbox is stopping")
         if self.kernel_gate == "broken":
             failed = [check.name for check in self.checks if not check.ok]
             raise BadRequest("gate_broken", "the self-test failed: " + ", ".join(failed), checks=failed)
@@ -208,7 +213,7 @@ class Server(Host):
                 check_grant(cwd, "write", self.settings.roots)
             except Refused:
                 raise BadRequest("invalid", "cwd lies outside the tenant's directories") from None
-        launch = Launch(program, argv, abi=self._abi, scope=self._scope, rules=rules)
+        launch = Launch(program, argv, rules=rules)
         launch.cwd = cwd
         return launch
 
@@ -227,7 +232,7 @@ class Server(Host):
             cwd=protocol.text(frame, "cwd"),
             starts=[],
         )
-        launch.set_environment(protocol.environment(frame))
+        launch.environment = protocol.environment(frame)
         launch.connect_ports = protocol.ports(frame, "tcp_connect")
         launch.processes = protocol.whole(frame, "processes", 1, 4096, 100)
         launch.write_bytes = protocol.whole(frame, "write_bytes", 1, 1 << 40, 268_435_456)
@@ -242,9 +247,9 @@ class Server(Host):
         if len(self._commands) >= self.settings.commands_max:
             raise BadRequest("busy", f"{self.settings.commands_max} commands are running already")
         try:
-            monitored = monitor.start(launch, stdin=stdin_bytes > 0)
+            monitored = self.starter.start(launch, stdin=stdin_bytes > 0)
         except OSError as failure:
-            raise BadRequest("busy", f"no process can be started: {failure.strerror}") from None
+            raise BadRequest("busy", f"no process can be started: {failure.strerror or failure}") from None
         command = Command(
             self.loop,
             name,
@@ -264,10 +269,17 @@ class Server(Host):
         connection.finish()
         if command.orphaned:
             log(f"the monitor of {command.name} was killed; ending what it left behind")
-            kill_orphans(self._known_children())
+            kill_orphans(self._known_children(), command.monitored.pid)
+        # Once the answer is on its way, and only then: the next command finds a monitor that waits.
+        self.starter.fill_soon(0)
 
     def _known_children(self) -> set[int]:
-        return {command.monitored.pid for command in self._commands.values()} | self._app.pids() | self._jobs
+        return (
+            {command.monitored.pid for command in self._commands.values()}
+            | self._app.pids()
+            | self._jobs
+            | self.starter.pids()
+        )
 
     def _cancel(self, frame: dict[str, object]) -> dict[str, object]:
         command = self._commands.get(protocol.identifier(frame, "id"))
@@ -295,7 +307,7 @@ class Server(Host):
         def launch() -> Launch:
             self._require_service()
             made = self._launch(argv[0], argv, granted, replace=True, cwd=cwd, starts=starts)
-            made.set_environment(variables)
+            made.environment = dict(variables)
             made.connect_ports = connect_ports
             made.listen_ports = [] if pass_socket else [port]
             made.processes = processes
@@ -373,6 +385,8 @@ class Server(Host):
     def shut_down(self) -> None:
         """Take no more callers, end the app politely and the commands at once, then leave the loop."""
         log("ending")
+        self._closing = True
+        self.starter.close()
         if self._listener is not None:
             self.loop.forget(self._listener.fileno())
             self._listener.close()

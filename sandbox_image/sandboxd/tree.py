@@ -7,8 +7,6 @@ import select
 import signal
 import time
 
-# Where a monitor finds the pipe on which the supervisor speaks to it.
-CONTROL = 5
 _TICK_S = 0.1
 _REAP_WAIT_S = 5.0
 
@@ -16,12 +14,13 @@ _REAP_WAIT_S = 5.0
 class Tree:
     """The program and everything it started, as the monitor sees them."""
 
-    def __init__(self, *, scoped: bool, wake: int, counters: int) -> None:
+    def __init__(self, *, scoped: bool, wake: int, channel: int, counters: int) -> None:
         self.program = -1
         self.status: int | None = None
         self.over = ""
         self._scoped = scoped
         self._wake = wake
+        self._channel = channel
         self._counters = counters
         self._written_before = _written(counters)
 
@@ -29,24 +28,31 @@ class Tree:
         """Bytes that the reaped part of the tree sent to a disk: the kernel adds them to whoever reaps."""
         return max(0, _written(self._counters) - self._written_before)
 
-    def watch(self, write_bytes: int) -> None:
-        """Until the program ended, the supervisor says (or is) gone, or too much was written."""
+    def watch(self, write_bytes: int, *, at_most_s: float | None = None) -> bool:
+        """Until the program ended, the supervisor says (or is) gone, or too much was written.
+
+        False when none of it happened within `at_most_s`.
+        """
+        deadline = None if at_most_s is None else time.monotonic() + at_most_s
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        poll.register(CONTROL, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
         while self.program > 0 and self.status is None:
-            for descriptor, _ in poll.poll(_TICK_S * 1000 if write_bytes else None):
-                if descriptor == CONTROL:
-                    word = os.read(CONTROL, 1)
-                    if word != b"t":
-                        return
+            left_s = _TICK_S if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            for descriptor, _ in poll.poll(left_s * 1000 if write_bytes or deadline is not None else None):
+                if descriptor == self._channel:
+                    if self._word() != b"t":
+                        return True
                     os.kill(self.program, signal.SIGTERM)
                 else:
                     self._drain()
             self._reap()
             if write_bytes and self.status is None and self.written() + self._live_written() > write_bytes:
                 self.over = "write"
-                return
+                return True
+        return True
 
     def end(self) -> bool:
         """Kill what is left and reap it all; False when something could not be ended within the bound."""
@@ -66,6 +72,13 @@ class Tree:
                 return False
             select.select([self._wake], [], [], 0.005)
             self._drain()
+
+    def _word(self) -> bytes:
+        """What the supervisor says; b"" when it is gone."""
+        try:
+            return os.read(self._channel, 1)
+        except OSError:
+            return b""
 
     def _reap(self) -> bool:
         """Collect the dead; True while any child is left."""
@@ -141,12 +154,15 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def kill_orphans(known: set[int]) -> None:
-    """What a dead monitor left to the supervisor: kill it and all below, a bounded number of times."""
+def kill_orphans(known: set[int], dead: int) -> None:
+    """What the killed monitor `dead` left to the supervisor: kill it and all below, a bounded number of times.
+
+    `known` are children of the supervisor that live. A dying process keeps its children for a moment.
+    """
     for _ in range(100):
         strangers = [pid for pid in descendants(os.getpid()) if pid not in known]
         below_known = {pid for parent in known for pid in descendants(parent)}
-        strangers = [pid for pid in strangers if pid not in below_known]
+        strangers = [pid for pid in strangers if pid not in below_known] + descendants(dead)
         if not strangers:
             return
         for pid in strangers:

@@ -13,7 +13,7 @@ from orchestrator.core.ports.sandboxd import (
     ProgramNotListed,
     SandboxRequestInvalid,
 )
-from tests.sandbox_image.test_commands import eventually
+from tests.support.processes import eventually
 from tests.support.sandbox import ENVIRONMENT, Sandbox
 
 pytestmark = pytest.mark.engine

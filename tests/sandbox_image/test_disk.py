@@ -14,9 +14,9 @@ from orchestrator.core.ports.engine import ContainerSpec, Mount
 from orchestrator.core.ports.sandboxd import CommandLimits, CommandOutput, CommandStarted, StoppedBy
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.sandboxd import SandboxdClient
-from tests.sandbox_image.test_commands import SLEEP, collect, eventually, members
 from tests.support.engine import SessionImages
-from tests.support.sandbox import PATIENCE_S, Sandbox, sandbox_spec, socket_directory, test_uid
+from tests.support.processes import SLEEP, eventually, processes, settled
+from tests.support.sandbox import PATIENCE_S, Sandbox, collect, sandbox_spec, socket_directory, test_uid
 
 pytestmark = pytest.mark.engine
 
@@ -81,24 +81,15 @@ def test_a_lost_monitor_takes_its_tree_along(on_disk: Sandbox) -> None:
     events = on_disk.client.run(command)
     assert isinstance(next(events), CommandStarted)
     assert next(events) == CommandOutput("stdout", b"up\n")
-    os.kill(_monitor(on_disk.uid), signal.SIGKILL)
+    os.kill(_monitor(on_disk), signal.SIGKILL)
     ran = collect(events)
     assert "monitor" in (ran.exited.start_error or "")
-    assert eventually(lambda: len(members(on_disk)) <= 2)
+    assert eventually(lambda: settled(on_disk))
     assert on_disk.run("/usr/bin/true").exited.exit_code == 0
 
 
-def _monitor(uid: int) -> int:
-    """The host's pid of the sandboxd process that is a child of sandboxd."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            status = dict(line.split(":\t", 1) for line in (entry / "status").read_text().splitlines() if ":\t" in line)
-            line = (entry / "cmdline").read_bytes()
-        except (OSError, ValueError):
-            continue
-        if status.get("Uid", "").split("\t")[0] == str(uid) and b"/opt/sandboxd" in line and b"init" not in line:
-            parents[int(entry.name)] = int(status["PPid"])
-    return next(pid for pid, parent in parents.items() if parent in parents)
+def _monitor(sandbox: Sandbox) -> int:
+    """The host's pid of the process of sandboxd that watches the only command."""
+    found = processes(sandbox)
+    own = {process.pid for process in found if process.own}
+    return next(process.parent for process in found if not process.own and process.parent in own)

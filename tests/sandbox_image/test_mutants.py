@@ -60,7 +60,7 @@ def any_argument(call: str) -> Change:
 
 
 def line(text: str, instead: str = "pass") -> Change:
-    return source("monitor.py", text, instead)
+    return source("program.py", text, instead)
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -90,12 +90,12 @@ MUTANTS: dict[str, Mutant] = {
         line("_lower(resource.RLIMIT_NOFILE, _OPEN_FILES_MAX)"), "kept = [open('/dev/null') for _ in range(1500)]"
     ),
     "processes": Mutant(
-        line("_lower(resource.RLIMIT_NPROC, launch.processes)"),
+        line("_lower(resource.RLIMIT_NPROC, order.processes)"),
         "import subprocess, threading; wait = threading.Event(); "
         "[threading.Thread(target=wait.wait, daemon=True).start() for _ in range(20)]",
     ),
     "size of a file": Mutant(
-        line("_lower(resource.RLIMIT_FSIZE, launch.write_bytes)"),
+        line("_lower(resource.RLIMIT_FSIZE, order.write_bytes)"),
         "import os; os.truncate('/workspace/file', 2_000_000)",
         WRITE,
     ),

@@ -18,8 +18,8 @@ from orchestrator.core.ports.sandboxd import CommandLimits, KernelGate, KernelGa
 from orchestrator.drivers.docker import arguments
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.sandboxd import SandboxdClient
-from tests.sandbox_image.test_commands import STUBBORN, eventually, members
 from tests.support.engine import SessionImages
+from tests.support.processes import STUBBORN, eventually, settled
 from tests.support.sandbox import (
     PATIENCE_S,
     PROJECT,
@@ -208,7 +208,7 @@ def test_without_landlock_commands_run_only_where_that_was_chosen(
         assert sandbox.python("print(1)").stdout == b"1\n"
         ran = sandbox.python(STUBBORN, limits=CommandLimits(wall_s=60))
         assert ran.exited.exit_code == 0
-        assert eventually(lambda: len(members(sandbox)) <= 2)
+        assert eventually(lambda: settled(sandbox))
 
 
 def test_choosing_the_gate_alone_waives_nothing_of_the_container(
@@ -233,7 +233,7 @@ def test_on_an_older_kernel_the_tree_is_found_by_scanning(
         sandbox.list("/usr/bin/python3")
         ran = sandbox.python(STUBBORN + "\ntime.sleep(600)", limits=CommandLimits(wall_s=1.0))
         assert ran.exited.stopped_by is StoppedBy.WALL
-        assert eventually(lambda: len(members(sandbox)) <= 2)
+        assert eventually(lambda: settled(sandbox))
         assert sandbox.python("print(1)").stdout == b"1\n"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.core.ports.sandboxd import SandboxBusy
-from tests.sandbox_image.test_commands import eventually
+from tests.support.processes import eventually
 from tests.support.sandbox import PATIENCE_S, Sandbox
 
 pytestmark = pytest.mark.engine

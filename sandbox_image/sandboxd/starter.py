@@ -1,0 +1,216 @@
+"""Start commands and the app: each below a monitor, one of which is held ready so that the next start need not wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from . import launch as handover
+from .domain import Domain, ImageFiles, LinkInGrant
+from .launch import Launch
+from .loop import Loop, Timer
+from .template import Template, wait_for
+
+_REPORT_BYTES_MAX = 4 * 1024 * 1024
+# A new monitor is made once a command was answered, or after this while when it runs for long.
+_REFILL_WAIT_S = 0.5
+
+
+class Monitored:
+    """The supervisor's ends of a started command: its streams and the channel to its monitor; -1 when closed."""
+
+    __slots__ = ("_heard", "channel", "pid", "program", "report", "stderr", "stdin", "stdout")
+
+    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int, channel: int) -> None:
+        self.pid = pid
+        # Of the program, once it was started.
+        self.program = 0
+        # How it ended. None when nothing more comes: its monitor was killed, and its tree is the supervisor's to kill.
+        self.report: dict[str, object] | None = None
+        self._heard = bytearray()
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.channel = channel
+
+    def close(self, name: str) -> None:
+        descriptor = getattr(self, name)
+        if descriptor >= 0:
+            os.close(descriptor)
+            setattr(self, name, -1)
+
+    def close_all(self) -> None:
+        for name in ("stdin", "stdout", "stderr", "channel"):
+            self.close(name)
+
+    def tell(self, word: bytes) -> None:
+        """b"t": ask the program to end; b"k": kill the tree."""
+        try:
+            os.write(self.channel, word)
+        except OSError:
+            pass  # it is gone, which its channel says to whoever reads it
+
+    def hear(self) -> bool:
+        """Take in what the monitor reports; False once nothing more will come."""
+        try:
+            data = os.read(self.channel, 65536)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        if len(self._heard) < _REPORT_BYTES_MAX:
+            self._heard += data
+        while (end := self._heard.find(b"\n")) >= 0:
+            line = bytes(self._heard[:end])
+            del self._heard[: end + 1]
+            if line.startswith(b"S"):
+                self.program = int(line[1:])
+            else:
+                # The last thing a monitor writes: nobody needs to wait until it has gone.
+                self.report = json.loads(line[1:])
+        return bool(data) and self.report is None
+
+
+class Starter:
+    """Holds one monitor ready; a start that finds none, because others came just before, has one made.
+
+    The monitor that waits was given nothing yet: what it will run, and under which policy, comes with the launch.
+    """
+
+    def __init__(self, loop: Loop, abi: int, scope: int) -> None:
+        self._loop = loop
+        self._abi = abi
+        self._scope = scope
+        self._files = ImageFiles()
+        self._template: Template | None = None
+        self._standby: socket.socket | None = None
+        self._refill: Timer | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """From here on for callers: nothing of what ran before stays. Raises OSError."""
+        self._drop()
+        self._template = Template(self._scope)
+        self.fill()
+
+    def pids(self) -> set[int]:
+        """Children of the supervisor that are nobody's command."""
+        return {self._template.pid} if self._template is not None else set()
+
+    def fill(self) -> None:
+        """Have a monitor wait, when none does. Without room for it, the next start asks for its own."""
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
+        if self._standby is None and not self._closed:
+            try:
+                self._standby = self._monitor()
+            except OSError:
+                pass
+
+    def fill_soon(self, delay_s: float = _REFILL_WAIT_S) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+        self._refill = self._loop.later(delay_s, self.fill)
+
+    def ended(self, pid: int) -> None:
+        """A child was reaped: the next monitor is made by a new template when it was that."""
+        if self._template is not None and self._template.pid == pid:
+            self._template.close()
+            self._template = None
+
+    def close(self) -> None:
+        """No monitor waits from now on."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._standby is not None:
+            self._standby.close()
+            self._standby = None
+        if self._template is not None:
+            self._template.close()
+            self._template = None
+
+    def _monitor(self) -> socket.socket:
+        if self._template is not None:
+            try:
+                return self._template.monitor()
+            except OSError:
+                self._template.close()  # killed: once more, with a new one
+        self._template = Template(self._scope)
+        return self._template.monitor()
+
+    def start(self, launch: Launch, *, stdin: bool) -> Monitored:
+        """Hand the launch to a monitor. Raises OSError when the process or descriptor limit does not allow it."""
+        domain, problem = self._build_domain(launch)
+        theirs: dict[str, int] = {}
+        ours = {"stdin": -1}
+        try:
+            if stdin:
+                theirs["stdin"], ours["stdin"] = os.pipe()
+            for name in ("stdout", "stderr"):
+                ours[name], theirs[name] = os.pipe()
+                os.set_blocking(ours[name], False)
+            if stdin:
+                os.set_blocking(ours["stdin"], False)
+            passed = dict(theirs)
+            if launch.listener >= 0:
+                passed["listener"] = launch.listener
+            if domain.descriptor >= 0:
+                passed["domain"] = domain.descriptor
+            message = launch.message(passed, confined=self._abi > 0, problem=problem)
+            channel, pid = self._hand_over(message, list(passed.values()))
+        except OSError:
+            for descriptor in ours.values():
+                if descriptor >= 0:
+                    os.close(descriptor)
+            raise
+        finally:
+            domain.close()
+            for descriptor in theirs.values():
+                os.close(descriptor)
+        channel.setblocking(False)
+        return Monitored(pid, ours["stdin"], ours["stdout"], ours["stderr"], channel.detach())
+
+    def _hand_over(self, message: bytes, descriptors: list[int]) -> tuple[socket.socket, int]:
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            self.fill_soon()
+            try:
+                return standby, _give(standby, message, descriptors)
+            except OSError:
+                standby.close()  # killed while it waited
+        channel = self._monitor()
+        try:
+            return channel, _give(channel, message, descriptors)
+        except OSError:
+            channel.close()
+            raise
+
+    def _build_domain(self, launch: Launch) -> tuple[Domain, str]:
+        """The program's domain, made here because a freshly forked process pays for every page it touches.
+
+        Made anew for each command: rules bind to files as they are now, and the tenant's may have been replaced.
+        """
+        domain = Domain(self._abi, self._files)
+        try:
+            for path, access, follow in launch.rules:
+                domain.allow(path, access, follow=follow)
+            for port in launch.connect_ports:
+                domain.allow_port(port)
+            for port in launch.listen_ports:
+                domain.allow_port(port, listen=True)
+        except LinkInGrant as link:
+            return domain, f"{link} is, or runs through, a symbolic link"
+        except OSError as failure:
+            return domain, f"the kernel refused the domain: {failure.strerror}"
+        return domain, ""
+
+
+def _give(channel: socket.socket, message: bytes, descriptors: list[int]) -> int:
+    """Hand over as soon as the monitor is ready; its process id. Raises OSError when it is gone."""
+    pid = wait_for(channel)
+    handover.send(channel, message, descriptors)
+    return pid

@@ -1,0 +1,119 @@
+"""The processes that wait for a command: used, replaceable, out of the tenant's reach, and holding nothing yet."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.ports.sandboxd import CommandStarted
+from orchestrator.drivers.docker.engine import DockerEngine
+from tests.support.engine import SessionImages
+from tests.support.processes import OWN_MAX, Process, eventually, lineage, processes, settled
+from tests.support.sandbox import Sandbox, running_sandbox
+
+pytestmark = pytest.mark.engine
+
+NAMES = ("sandboxd", "template", "monitor", "program")
+
+
+@pytest.fixture(scope="module")
+def fresh(engine: DockerEngine, images: SessionImages) -> Iterator[Sandbox]:
+    """One nobody else kills processes of, and without an app."""
+    with running_sandbox(engine, images.sandbox) as running:
+        running.list("/usr/bin/python3", "/usr/bin/true")
+        yield running
+
+
+def waiting(sandbox: Sandbox) -> dict[str, Process]:
+    """The processes that wait, by name, once they all do."""
+    assert eventually(lambda: settled(sandbox) and len(processes(sandbox)) == OWN_MAX and len(lineage(sandbox)) == 4)
+    return dict(zip(NAMES, lineage(sandbox), strict=True))
+
+
+def started(sandbox: Sandbox, *argv: str) -> tuple[int, int | None]:
+    """The process id a command ran as, inside the container, and its exit code."""
+    events = list(sandbox.client.run(sandbox.command(*argv)))
+    assert isinstance(events[0], CommandStarted)
+    return events[0].pid, events[-1].exit_code  # type: ignore[union-attr]
+
+
+def test_a_command_runs_in_the_process_that_waited_and_another_takes_its_place(fresh: Sandbox) -> None:
+    before = waiting(fresh)
+    assert started(fresh, "/usr/bin/true") == (before["program"].inside, 0)
+    after = waiting(fresh)
+    assert after["template"] == before["template"]
+    assert after["monitor"].pid != before["monitor"].pid
+    assert started(fresh, "/usr/bin/true") == (after["program"].inside, 0)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_killed_process_that_waited_is_replaced(fresh: Sandbox, name: str) -> None:
+    killed = waiting(fresh)[name]
+    os.kill(killed.pid, signal.SIGKILL)
+    for _ in range(3):
+        assert fresh.run("/usr/bin/true").exited.exit_code == 0
+    assert killed not in waiting(fresh).values()
+
+
+def test_what_waits_runs_under_the_policy_that_came_meanwhile(fresh: Sandbox) -> None:
+    fresh.list("/usr/bin/env", "/usr/bin/true", digest="wide", starts={"/usr/bin/env": ("/usr/bin/true",)})
+    assert fresh.run("/usr/bin/env", "/usr/bin/true").exited.exit_code == 0
+    ready = waiting(fresh)
+    fresh.list("/usr/bin/env", digest="narrow")
+    assert started(fresh, "/usr/bin/env", "/usr/bin/true") == (ready["program"].inside, 126)
+    fresh.list("/usr/bin/python3", "/usr/bin/true")
+
+
+def test_what_waits_cannot_be_signalled_by_a_command(fresh: Sandbox) -> None:
+    fresh.run("/usr/bin/true")
+    ready = waiting(fresh)
+    # This one takes what waits; while it runs, the next ones are made, which it may not touch either.
+    script = """
+import os, sys, time
+known = set(map(int, sys.argv[1:]))
+for number in range(400):
+    for pid in range(1, max(known) + 20):
+        if pid in (os.getpid(), 0):
+            continue
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            known.discard(pid)
+        except ProcessLookupError:
+            pass
+        else:
+            print('reached', pid)
+    if not known:
+        break
+    time.sleep(0.005)
+print('unseen', known)
+"""
+    others = [str(ready[name].inside) for name in NAMES[:3]]
+    assert fresh.python(script, *others).stdout == b"unseen set()\n"
+
+
+def test_what_waits_holds_nothing_of_a_command_and_cannot_be_looked_into(fresh: Sandbox) -> None:
+    fresh.run("/usr/bin/true")
+    ready = waiting(fresh)
+    # The template keeps the domain that limits nothing but signals; the monitor its counters.
+    allowed = {"template": "ruleset]", "monitor": "/io", "program": "/dev/null"}
+    for name, count in (("template", 5), ("monitor", 8), ("program", 5)):
+        root = Path("/proc", str(ready[name].pid))
+        held = [str(entry.readlink()) for entry in (root / "fd").iterdir()]
+        ordinary = [target for target in held if target.startswith(("/dev/null", "socket:", "pipe:"))]
+        assert len(held) == count, held
+        assert all(target in ordinary or target.endswith(allowed[name]) for target in held), held
+        # The kernel gives the files of what cannot be looked into to root.
+        assert (root / "environ").stat().st_uid == 0
+
+
+def test_a_file_that_was_replaced_is_granted_as_it_is_now(fresh: Sandbox) -> None:
+    fresh.list("/usr/bin/python3", "/usr/bin/cat", digest="cat")
+    for text in ("one", "two"):
+        fresh.python(f"import os; open('new', 'w').write('{text}'); os.replace('new', 'kept')")
+        assert fresh.run("/usr/bin/cat", "kept").stdout == text.encode()
+    fresh.list("/usr/bin/python3", "/usr/bin/true")
