@@ -215,7 +215,7 @@ class ChangeFlow:
             raise NothingNewer(
                 f"Change {change.id} stands on the newest snapshot.",
                 effect="It stays as it is.",
-                next_step="Take a snapshot first: `orchestrator snapshot take`.",
+                next_step="Wait for the next snapshot, or have an admin take one: `orchestrator snapshot take`.",
             )
         with self.checks.differences.base(newest) as dsn:
             now = self.checks.at(dsn).read(keys_needed(changeset))

@@ -86,9 +86,13 @@ def what(command: Command) -> str:
     return shown_argv(command.argv)
 
 
+def _is_query(command: Command) -> bool:
+    return len(command.argv) > 1 and command.argv[0].rsplit("/", 1)[-1] == "query"
+
+
 def _verb(command: Command) -> str:
     program = command.argv[0].rsplit("/", 1)[-1] if command.argv else ""
-    if program == "query" and len(command.argv) > 1 and not command.argv[-1].lstrip(" (\n").lower().startswith(ASKS):
+    if _is_query(command) and not command.argv[-1].lstrip(" (\n").lower().startswith(ASKS):
         return "worked on the database"
     return VERBS.get(program, "ran a command")
 
@@ -100,7 +104,8 @@ def sentence(command: Command) -> str:
     if command.state is CommandState.DENIED:
         return f"{who} wanted to run a command; {ENDS[command.state]}."
     if command.state is CommandState.FINISHED:
-        end = "it worked" if command.exit_code == 0 else f"it ended with code {command.exit_code}"
+        refused = "the database refused it" if _is_query(command) else f"it ended with code {command.exit_code}"
+        end = "it worked" if command.exit_code == 0 else refused
     else:
         end = ENDS.get(command.state, command.state.value)
     spent = f" ({duration(command.duration_ms / 1000)})" if command.duration_ms is not None else ""

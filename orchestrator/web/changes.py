@@ -11,9 +11,11 @@ from orchestrator.core.changes import ChangeState
 from orchestrator.core.changeset.shape import TableName
 from orchestrator.core.tenants import Tenant
 from orchestrator.errors import InvalidInput
+from orchestrator.flows.refresh.outlook import outlook
 from orchestrator.store import changes
 from orchestrator.web.rows import rows_of
 from orchestrator.web.visit import Visit, acting, reading
+from orchestrator.wiring.schedule import load
 
 router = APIRouter(prefix="/workspaces/{name}/changes", include_in_schema=False)
 Reader = Annotated[Visit, reading(Scope.CHANGES_READ)]
@@ -49,6 +51,9 @@ def new(name: str, visit: Reader, now: Annotated[bool, Query()] = False) -> Resp
 def _differs(visit: Visit, tenant: Tenant) -> dict[str, Any]:
     preview = visit.services.changes.changes.diff(tenant)
     changeset = preview.examined.changeset
+    as_of = outlook(visit.services.store, load(visit.services.settings), [tenant])[0].data_as_of
+    with visit.services.store.connect() as connection:
+        promoted = changes.listed(connection, tenant_id=tenant.id, states=[ChangeState.PROMOTED], limit=20)
     left_out = len(preview.result.changeset) - len(changeset)
     head = visit.services.code.head(tenant.name)
     return {
@@ -59,6 +64,7 @@ def _differs(visit: Visit, tenant: Tenant) -> dict[str, Any]:
         "risks": preview.risks,
         "findings": [finding.document() for finding in preview.examined.findings[:100]],
         "head": head,
+        "promoted": [one for one in promoted if as_of and one.promoted_at and one.promoted_at > as_of][:5],
         "left_out": left_out,
         "is_empty": changeset.is_empty and head is None,
     }

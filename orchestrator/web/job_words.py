@@ -113,7 +113,7 @@ def _done(job: Job, name: str, result: Mapping[str, Any]) -> tuple[str, str]:
 def _refreshed(job: Job, result: Mapping[str, Any]) -> str:
     if job.arguments.get("undo"):
         return "You have the database from before the last refresh again."
-    said = "Your data is fresh."
+    said = "Your data is rebuilt from the newest snapshot of production."
     gap_s = result.get("gap_s")
     if isinstance(gap_s, int | float):
         said += f" Whoever worked in the app waited {duration(gap_s)}."

@@ -61,7 +61,7 @@ def content(visit: Visit, change: Change) -> Changeset:
 def show(change_id: str, visit: Reader) -> Response:
     """The whole proposal on one page."""
     change, tenant = visible(visit, change_id)
-    changeset = content(visit, change)
+    changeset, checks = content(visit, change), sentences.checks(change)
     with visit.services.store.connect() as connection:
         events = changes.events(connection, change_id=change.id, limit=200)
         comments = changes.comments(connection, change.id)
@@ -82,7 +82,8 @@ def show(change_id: str, visit: Reader) -> Response:
         approvals=approvals,
         tries=tries,
         done=next((one for one in tries if one.id == change.promotion_id), None),
-        checks=sentences.checks(change),
+        checks=checks,
+        moved_on=any(one.name == "production" and one.blocking for one in checks),
         may=may(visit.who, change),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -11,9 +12,10 @@ from orchestrator.core.approvals import ApprovalState
 from orchestrator.core.changes import Change, ChangeState
 from orchestrator.core.jobs import Job, JobState
 from orchestrator.core.names import TenantNames
+from orchestrator.core.schedule import upcoming
 from orchestrator.core.tenants import Tenant
 from orchestrator.flows.refresh.outlook import outlook
-from orchestrator.store import approvals, changes, jobs, publishes
+from orchestrator.store import approvals, changes, jobs, publishes, snapshots
 from orchestrator.web.visit import Visit, acting, reading
 from orchestrator.wiring.schedule import load
 
@@ -86,8 +88,17 @@ def confirm_refresh(name: str, visit: Annotated[Visit, reading(Scope.REFRESH_RUN
     tenant = visit.tenant(name)
     with visit.services.store.connect() as connection:
         drafts: list[Change] = changes.listed(connection, tenant_id=tenant.id, states=[ChangeState.DRAFT], limit=5)
-    found = outlook(visit.services.store, load(visit.services.settings), [tenant])[0]
-    return visit.show("workspace/refresh.html", tenant=tenant, outlook=found, drafts=drafts)
+        newest = snapshots.newest(connection, tenant.snapshot_profile)
+    schedule = load(visit.services.settings)
+    coming = upcoming(schedule, "snapshot", datetime.now(UTC))
+    return visit.show(
+        "workspace/refresh.html",
+        tenant=tenant,
+        outlook=outlook(visit.services.store, schedule, [tenant])[0],
+        drafts=drafts,
+        newest=newest,
+        next_snapshot_at=coming.due_at if coming else None,
+    )
 
 
 @router.post("/refresh")

@@ -43,6 +43,11 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const wanted = document.getElementById(location.hash.slice(1));
   if (wanted && piece.contains(wanted)) wanted.scrollIntoView();
 });
+// A long text opens where the part is that its page is about.
+for (const area of document.querySelectorAll("textarea[data-show]")) {
+  const lines = area.value.slice(0, area.value.indexOf(area.dataset.show)).split("\n").length;
+  area.scrollTop = (area.scrollHeight * (lines - 4)) / area.value.split("\n").length;
+}
 // What can be scrolled sideways can be scrolled by keyboard too.
 function reach() {
   for (const box of document.querySelectorAll(".scroll")) {
