@@ -83,3 +83,30 @@ def test_a_command_shows_its_output_as_it_comes_and_pages_work_without_scripts(t
     page.get_by_role("button", name="Do not leave it out").click()
     expect(page.get_by_text("The next refresh happens as planned.")).to_be_visible()
     plain.close()
+
+
+def test_a_piece_that_comes_later_is_told_and_one_that_does_not_says_why(town: Town, browser: Browser) -> None:
+    context, window = watched(browser, town.address)
+    window.sign_in("mia", PASSWORD)
+    page = window.go("/workspaces/north/changes/new")
+    expect(page.locator("#told")).to_have_text("The comparison is there.")
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+    refused = "**/workspaces/north/changes/new"
+    page.route(
+        refused,
+        lambda route: (
+            route.fulfill(
+                status=503, content_type="text/html", body='<p role="alert">The database does not answer.</p>'
+            )
+            if route.request.headers.get("hx-request")
+            else route.continue_()
+        ),
+    )
+    page = window.go("/workspaces/north/changes/new")
+    expect(page.get_by_role("alert")).to_have_text("The database does not answer.")
+    page.unroute(refused)
+    page.route(refused, lambda route: route.abort() if route.request.headers.get("hx-request") else route.continue_())
+    page = window.go("/workspaces/north/changes/new")
+    expect(page.get_by_text("The console did not answer. Load the page again.")).to_be_visible()
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+    context.close()

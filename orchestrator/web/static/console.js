@@ -48,6 +48,8 @@ for (const area of document.querySelectorAll("textarea[data-show]")) {
   const lines = area.value.slice(0, area.value.indexOf(area.dataset.show)).split("\n").length;
   area.scrollTop = (area.scrollHeight * (lines - 4)) / area.value.split("\n").length;
 }
+// On a phone the navigation is a row to be pushed: where one is stands in it.
+document.querySelector(".top nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 // What can be scrolled sideways can be scrolled by keyboard too.
 function reach() {
   for (const box of document.querySelectorAll(".scroll")) {
