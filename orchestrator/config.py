@@ -17,6 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from orchestrator.core.addresses import control_url, without_password
 from orchestrator.core.images import ImageSet
 from orchestrator.core.limits import Bytes, Limits, Seconds
 from orchestrator.core.networks import NetworkSettings
@@ -74,19 +75,28 @@ class ControlSection(_Section):
     connections: int = Field(30, ge=4, le=500)
 
 
-class MirrorSection(_Section):
-    """Where snapshots are read from: a libpq connection string without password, and a file with the password."""
+class _Reached(_Section):
+    """A database of the company's. `password` comes from the environment alone (…__PASSWORD), better from a file."""
 
-    dsn: str = ""
+    dsn: Annotated[str, AfterValidator(without_password)] = ""
+    password: SecretStr = SecretStr("")
     password_file: Path | None = None
+
+    def credential(self) -> str | None:
+        """The password, read now; None where none is configured. Raises InvalidConfiguration. Never log it."""
+        if self.password_file is not None:
+            return secret(self.password_file)
+        return self.password.get_secret_value() or None
+
+
+class MirrorSection(_Reached):
+    """Where snapshots are read from, with a read-only credential: a server, or a dump."""
+
     dump: Path | None = None
 
 
-class PrimarySection(_Section):
+class PrimarySection(_Reached):
     """Where approved changes are written to. Only `change promote` and `change revert` use this credential."""
-
-    dsn: str = ""
-    password_file: Path | None = None
 
 
 class ProductionSection(_Section):
@@ -288,9 +298,9 @@ class Settings(_Section):
 
     def control_url(self) -> str:
         """The control database's SQLAlchemy URL when it is not ours to run; empty otherwise. Never log it."""
-        if self.control.dsn_file is not None:
-            return secret(self.control.dsn_file)
-        return self.control.dsn.get_secret_value()
+        named = self.control.dsn_file
+        value = secret(named) if named is not None else self.control.dsn.get_secret_value()
+        return control_url(value, str(named or "control.dsn"))
 
 
 def secret(path: Path) -> str:
@@ -316,7 +326,9 @@ def load(directory: Path | None = None, *, environment: Mapping[str, str] | None
     """Read and check the configuration. Raises InvalidConfiguration naming file, key and what is allowed there."""
     directory = configuration_directory() if directory is None else directory.resolve()
     main = directory / "orchestrator.yaml"
-    values = _merged(read_yaml(main), _from_environment(os.environ if environment is None else environment))
+    written = read_yaml(main)
+    _refuse_passwords(written, main)
+    values = _merged(written, _from_environment(os.environ if environment is None else environment))
     for name in WORKED_OUT:
         if name in values:
             raise InvalidConfiguration(f"{main}: {name} cannot be set here; it is worked out.", file=str(main))
@@ -330,6 +342,18 @@ def load(directory: Path | None = None, *, environment: Mapping[str, str] | None
             "networks": _validated(NetworkSettings, read_yaml(networks_file), networks_file),
         }
     )
+
+
+def _refuse_passwords(written: Mapping[str, Any], main: Path) -> None:
+    production = written.get("production")
+    for name, section in production.items() if isinstance(production, dict) else ():
+        if isinstance(section, dict) and section.get("password"):
+            raise InvalidConfiguration(
+                f"{main}: production.{name}.password must not stand in the file.",
+                effect="Nothing was started or changed.",
+                next_step=f"Put it into a file readable to us alone and name that as production.{name}.password_file.",
+                file=str(main),
+            )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -367,7 +391,7 @@ def _explained(model: type[BaseModel], source: Path, problems: list[ErrorDetails
             hint = f" Did you mean {close[0]}?" if close else ""
             parts.append(f"{key} is not a known key; allowed here: {', '.join(allowed)}.{hint}")
         else:
-            parts.append(f"{key}: {problem['msg']}.")
+            parts.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}.")
     return InvalidConfiguration(
         f"{source}: " + " ".join(parts),
         effect="Nothing was started or changed.",

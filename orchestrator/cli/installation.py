@@ -107,6 +107,7 @@ def demo(form: FormOption = Form.TABLE) -> None:
     from orchestrator.wiring import demo as demo_wiring
 
     settings = session.settings()
+    demo_wiring.refuse_real(settings)
     if not is_contained():  # the host was prepared from outside then
         set_up(from_settings(settings))
     bring_up(settings)
@@ -176,11 +177,13 @@ def doctor(form: FormOption = Form.TABLE) -> None:
     """Repeat every check of set-up and look at what runs; each problem with its cause and cure."""
     from orchestrator.setup.plan import facts
     from orchestrator.wiring.changes import credential_results
+    from orchestrator.wiring.databases import control_results, mirror_results
     from orchestrator.wiring.notifying import webhook_results
     from orchestrator.wiring.pushing import push_results
 
     settings = session.settings()
     results = facts(from_settings(settings))
+    results += [*control_results(settings), *mirror_results(settings)]
     results += credential_results(settings)
     results += push_results(settings)
     results += webhook_results(settings)

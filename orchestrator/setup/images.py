@@ -17,6 +17,8 @@ from orchestrator.setup.recipes import NOUNS, PREFIX, Recipe, base_recipe, recip
 from orchestrator.setup.root_image import ROOT, RootImageStep
 from orchestrator.setup.steps import CheckResult, Progress, SetupFailed, Step
 
+MADE_HERE_MAJOR = 18  # of the PostgreSQL that images/postgres is made from
+
 
 class BuildStep:
     """One image, built from its recipe."""
@@ -69,7 +71,7 @@ class PostgresImageStep:
         self._image = image
         self._images = images
         self._instance = options.instance
-        self._file = options.places.software / "postgres.json"
+        self._file = _tried_file(options.places)
 
     def check(self) -> CheckResult:
         try:
@@ -193,6 +195,16 @@ def image_steps(options: SetupOptions, images: DockerImages) -> list[Step]:
     return steps
 
 
+def postgres_major(places: Places) -> int:
+    """The major version of the tenants' PostgreSQL. Raises SetupFailed before the first set-up."""
+    image = load_images(places).postgres
+    try:
+        tried = json.loads(_tried_file(places).read_text())
+    except (OSError, ValueError):
+        tried = {}
+    return int(tried["major"]) if tried.get("image") == image else MADE_HERE_MAJOR
+
+
 def load_images(places: Places) -> ImageSet:
     """The images of this installation, as the last set-up left them. Raises SetupFailed before the first."""
     try:
@@ -205,3 +217,7 @@ def load_images(places: Places) -> ImageSet:
 
 def _file(places: Places) -> Path:
     return places.software / "images.json"
+
+
+def _tried_file(places: Places) -> Path:
+    return places.software / "postgres.json"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from orchestrator import logs
 from orchestrator.errors import OutsideFailure
@@ -19,24 +21,89 @@ class ControlDatabaseUnreachable(OutsideFailure):
     code = "outside_failure.control_database"
 
 
+class ControlDatabaseRefused(ControlDatabaseUnreachable):
+    """It answers and does not let us in; waiting does not help."""
+
+    code = "outside_failure.control_database_refused"
+
+
+REFUSALS = {
+    "password authentication failed": "the account or its password is wrong",
+    "no password supplied": "it asks for a password and none is configured",
+    "no pg_hba.conf entry": "its pg_hba.conf has no line for this account from here",
+    "not permitted to log in": "the account may not log in",
+    "permission denied for database": "the account may not connect to this database",
+}
+ABSENT = re.compile(r'(database|role) "[^"]*" does not exist')
+
+
+def _told(failure: OperationalError) -> tuple[ControlDatabaseUnreachable, bool]:
+    """What stops us, and whether that may pass: a server may be starting, and one just made makes its database last."""
+    said = str(failure.orig)
+    absent = ABSENT.search(said)
+    why = f"there is no such {absent.group(1)}" if absent else ""
+    why = why or next((meaning for sign, meaning in REFUSALS.items() if sign in said), "")
+    if why:
+        refused = ControlDatabaseRefused(
+            f"The control database refuses us: {why}.",
+            effect="Nothing was started or changed.",
+            next_step="Correct the address in control.dsn_file (or control.dsn) of configs/orchestrator.yaml.",
+        )
+        return refused, absent is not None
+    unreachable = ControlDatabaseUnreachable(
+        "The control database does not answer.",
+        effect="Nothing was started or changed.",
+        next_step="Start it (`orchestrator up`, or `docker compose up -d`), or correct the address in"
+        " control.dsn_file; `orchestrator status` looks.",
+    )
+    return unreachable, True
+
+
+def _powerless() -> ControlDatabaseRefused:
+    return ControlDatabaseRefused(
+        "The control database's account may not make tables in it.",
+        effect="Nothing was started or changed.",
+        next_step="Let it own the database (ALTER DATABASE … OWNER TO …), or GRANT CREATE ON SCHEMA public.",
+    )
+
+
+def look(store: Engine) -> str:
+    """The version of a control database that lets us in and lets us make tables.
+
+    Raises ControlDatabaseUnreachable or ControlDatabaseRefused; changes nothing.
+    """
+    query = text("SELECT current_setting('server_version'), has_schema_privilege('public', 'CREATE')")
+    try:
+        with store.connect() as connection:
+            version, may_create = connection.execute(query).one()
+    except OperationalError as failure:
+        raise _told(failure)[0] from failure
+    if not may_create:
+        raise _powerless()
+    return str(version)
+
+
 def migrate_when_ready(store: Engine, *, patience_s: float) -> None:
     """Bring the schema up to date, waiting up to `patience_s` for a server that is not there yet.
 
-    Raises ControlDatabaseUnreachable. The driver's own words are not repeated: they may name an account.
+    Raises ControlDatabaseUnreachable, at once where it refuses us. The driver's own words are not repeated: they may
+    name an account.
     """
     deadline = time.monotonic() + patience_s
     is_told = False
     while True:
         try:
             return migrate(store)
+        except ProgrammingError as failure:
+            store.dispose()
+            if not isinstance(failure.orig, InsufficientPrivilege):
+                raise
+            raise _powerless() from failure
         except OperationalError as failure:
             store.dispose()
-            if time.monotonic() >= deadline:
-                raise ControlDatabaseUnreachable(
-                    "The control database does not answer.",
-                    effect="Nothing was started or changed.",
-                    next_step="Start it (`orchestrator up`, or `docker compose up -d`); `orchestrator status` looks.",
-                ) from failure
+            told, may_pass = _told(failure)
+            if not may_pass or time.monotonic() >= deadline:
+                raise told from failure
             if not is_told:
                 LOG.warning("store.awaited", patience_s=patience_s)
             is_told = True

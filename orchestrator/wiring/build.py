@@ -250,8 +250,7 @@ def source(settings: Settings, drivers: Drivers) -> Source:
     if mirror.dump is not None:
         return Source(description=f"the dump {mirror.dump}", dump=mirror.dump)
     if mirror.dsn:
-        password = config.secret(mirror.password_file) if mirror.password_file else None
-        return Source(description="the mirror of production", dsn=mirror.dsn, password=password)
+        return Source(description="the mirror of production", dsn=mirror.dsn, password=mirror.credential())
     sockets = servers.production(settings).sockets
     return Source(
         description="Harbour Hotels, the demo production",

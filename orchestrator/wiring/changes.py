@@ -149,8 +149,7 @@ def reader(settings: Settings, drivers: Drivers) -> PostgresProduction:
     """Production to compare with, by the mirror's read-only credential."""
     mirror = settings.production.mirror
     if mirror.dsn:
-        password = config.secret(mirror.password_file) if mirror.password_file else None
-        return _production(mirror.dsn, password)
+        return _production(mirror.dsn, mirror.credential())
     return _demo(settings, drivers, hotels.READER, "demo-mirror.password")
 
 
@@ -158,8 +157,7 @@ def writer(settings: Settings, drivers: Drivers) -> PostgresProduction:
     """Production to write to: called by a promote, a revert, a rehearsal on production and doctor, nowhere else."""
     primary = settings.production.primary
     if primary.dsn:
-        password = config.secret(primary.password_file) if primary.password_file else None
-        return _production(primary.dsn, password)
+        return _production(primary.dsn, primary.credential())
     if not settings.production.is_demo:
         raise ProductionNotConfigured(
             "No address of production is configured to write to.",

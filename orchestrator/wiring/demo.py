@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.config import Settings
 from orchestrator.core.access import Role, UserMissing
 from orchestrator.core.actors import system
 from orchestrator.core.snapshots import SnapshotStep
 from orchestrator.core.tenants import Tenant, TenantMissing, TenantState
 from orchestrator.demo import hotels
+from orchestrator.errors import Conflict
 from orchestrator.flows.launch import LaunchRequest
 from orchestrator.flows.snapshot import SnapshotBusy
 from orchestrator.store import tenants, users
@@ -36,6 +38,23 @@ class Demo:
     console: str
     sign_ins: tuple[SignIn, ...]
     tenants: tuple[tuple[str, str], ...]  # name and address
+
+
+class ProductionIsReal(Conflict):
+    """The configuration names a production of the company's own."""
+
+    code = "conflict.production_is_real"
+
+
+def refuse_real(settings: Settings) -> None:
+    """The demo's tenants belong to the demo's production. Raises ProductionIsReal where there is another one."""
+    if not settings.production.is_demo:
+        raise ProductionIsReal(
+            "The configuration names a production of your own, and the demo brings another one.",
+            effect="Nothing was started or changed.",
+            next_step="Instead: orchestrator up, user create, snapshot take, tenant launch NAME. For the demo leave"
+            " production.mirror empty.",
+        )
 
 
 def make(services: Services, progress: Callable[[str], None]) -> Demo:

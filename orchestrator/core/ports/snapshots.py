@@ -91,6 +91,7 @@ class SourceFacts:
     size_bytes: int
     taken_at: datetime | None
     settings: tuple[tuple[str, str], ...] = ()  # of the database itself: search_path and the like
+    excess: tuple[str, ...] = ()  # what the credential may do beyond reading, in words
 
 
 @dataclass(frozen=True)

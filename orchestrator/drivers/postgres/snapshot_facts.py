@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,13 @@ UNREADABLE = f"""
 ROW_SECURITY = f"""
     SELECT n.nspname || '.' || c.relname {TABLES} AND c.relrowsecurity
       AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)"""
+# What a credential that only reads does not need.
+EXCESS = f"""
+    SELECT 'it is a superuser' FROM pg_catalog.pg_roles WHERE rolname = current_user AND rolsuper
+    UNION ALL
+    SELECT * FROM (SELECT 'it can write ' || n.nspname || '.' || c.relname {TABLES}
+      AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+      AND pg_catalog.has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') ORDER BY 1 LIMIT 5) AS writable"""
 # Never carried into a snapshot, each told in its manifest.
 LEFT_OUT = """
     SELECT 'event trigger ' || evtname FROM pg_catalog.pg_event_trigger
@@ -79,6 +87,12 @@ def source_connection(dsn: str, password: str | None) -> Iterator[Connected]:
         connection = psycopg.connect(dsn, connect_timeout=10, autocommit=True, **arguments)  # type: ignore[arg-type]
     except psycopg.OperationalError as error:
         raise _unconnected(error) from error
+    except psycopg.ProgrammingError as error:
+        raise SourceRefused(
+            "production.mirror.dsn is no connection string.",
+            effect=f"Nothing was read: {str(error).strip()}",
+            next_step="Write host=… port=… user=… dbname=…, as libpq takes it, in configs/orchestrator.yaml.",
+        ) from error
     with connection:
         try:
             yield connection
@@ -96,15 +110,26 @@ def source_connection(dsn: str, password: str | None) -> Iterator[Connected]:
             ) from error
 
 
+ABSENT = re.compile(r'database "[^"]*" does not exist')
+REFUSED = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist",
+           "fe_sendauth", "permission denied for database", "not permitted to log in",
+           "Peer authentication failed")  # fmt: skip
+
+
 def _unconnected(error: psycopg.OperationalError) -> SnapshotFailed:
     text = str(error).strip()
-    refused = ("password authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
-    expired = ("fe_sendauth", "permission denied for database", "not permitted to log in", "Peer authentication failed")
-    if any(sign in text for sign in (*refused, *expired)):
+    if ABSENT.search(text):
+        return SourceRefused(
+            "The mirror's server has no such database.",
+            effect=text[-600:],
+            next_step="Correct `dbname` in production.mirror.dsn of configs/orchestrator.yaml.",
+        )
+    if any(sign in text for sign in REFUSED):
         return SourceRefused(
             "The mirror refuses the read-only credential.",
             effect=text[-600:],
-            next_step="Renew it (passwords can expire: VALID UNTIL) and put it in the installation's secrets.",
+            next_step="Renew it (passwords can expire: VALID UNTIL), put it where production.mirror.password_file says,"
+            " and admit the role in the mirror's pg_hba.conf.",
         )
     return SourceUnreachable(
         "The mirror does not answer.",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from psycopg import conninfo, sql
+from psycopg import sql
 
-from orchestrator.core.ports.engine import Attachment, Engine, Mount, NetworkSpec
+from orchestrator.core.ports.engine import Engine, Mount, NetworkSpec
 from orchestrator.core.ports.servers import ServerSpec
 from orchestrator.core.ports.snapshots import (
     DumpDamaged,
@@ -25,15 +24,14 @@ from orchestrator.core.ports.snapshots import (
     SourceUnreachable,
 )
 from orchestrator.drivers.postgres import snapshot_facts as catalog
+from orchestrator.drivers.postgres.reaching import PASSWORD_FILE, way_to
 from orchestrator.drivers.postgres.tools import Binaries, ToolFailed, ToolRun, run_tool
 
 DUMP_TIMEOUT_S = 6 * 3600.0
-PASSWORD_FILE = "/source.pgpass"  # noqa: S105
 DUMP = "/dump"
 # Left out: who owned and might do what in production means nothing here, and nothing may call home from a copy.
 LEAVE_OUT = ("--no-owner", "--no-privileges", "--no-tablespaces", "--no-publications", "--no-subscriptions",
              "--no-security-labels")  # fmt: skip
-TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 
 
 class SourceReader:
@@ -60,10 +58,7 @@ class SourceReader:
             if source.dump is None:
                 raise DumpDamaged("The source names neither a server nor a dump.")
             return self._inspect_dump(spec, source.dump)
-        with catalog.source_connection(source.dsn, source.password) as connection:
-            connection.execute("SET search_path = ''")
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return _facts(connection)
+        return read_facts(source.dsn, source.password)
 
     def dump(self, spec: ServerSpec, source: Source, facts: SourceFacts, progress: Progress) -> Dumped:
         """Count and dump in one exported database snapshot, in parallel."""
@@ -89,7 +84,6 @@ class SourceReader:
         self, spec: ServerSpec, source: Source, facts: SourceFacts, exported: str, progress: Progress
     ) -> None:
         secret = spec.data.parent / "source.pgpass"
-        dsn, mounts, networks = self._reach(source.dsn or "", secret)
         write_secret(secret, _pgpass(source.password), spec.uid)
         standby = ("--no-unlogged-table-data",) if any("unlogged" in left for left in facts.left_out) else ()
         size = max(facts.size_bytes, 1)
@@ -98,60 +92,47 @@ class SourceReader:
             written = sum(file.stat().st_size for file in dump_path(spec).glob("*"))
             progress(min(0.89, 0.9 * written / size), f"read {written >> 20} MB")
 
+        options = (
+            "--format=directory",
+            f"--file={DUMP}/d",
+            f"--jobs={self.jobs}",
+            "--compress=0",
+            "--no-blobs",
+            f"--snapshot={exported}",
+            "--lock-wait-timeout=60000",
+            *LEAVE_OUT,
+            *standby,
+        )
+        reached = way_to(
+            source.dsn or "",
+            engine=self.engine,
+            network=self.network,
+            network_address=self.network_address,
+            folder=spec.data.parent / "mirror",
+            uid=spec.uid,
+        )
         try:
-            run_tool(
-                self.engine,
-                self.binaries,
-                ToolRun(
+            with reached as way:
+                run = ToolRun(
                     name=f"{spec.name}-dump",
                     image=spec.image,
                     program="pg_dump",
-                    arguments=(
-                        "--format=directory",
-                        f"--file={DUMP}/d",
-                        f"--jobs={self.jobs}",
-                        "--compress=0",
-                        "--no-blobs",
-                        f"--snapshot={exported}",
-                        "--lock-wait-timeout=60000",
-                        *LEAVE_OUT,
-                        *standby,
-                        f"--dbname={dsn}",
-                    ),
+                    arguments=(*options, f"--dbname={way.dsn}"),
                     uid=spec.uid,
-                    mounts=(Mount(dump_path(spec), DUMP), *mounts),
+                    mounts=(
+                        Mount(dump_path(spec), DUMP),
+                        Mount(secret, PASSWORD_FILE, read_only=True),
+                        *way.mounts,
+                    ),
                     environment={"PGPASSFILE": PASSWORD_FILE, "PGCONNECT_TIMEOUT": "10"},
-                    networks=networks,
+                    networks=way.networks,
                     timeout_s=DUMP_TIMEOUT_S,
-                ),
-                on_tick=tick,
-            )
+                )
+                run_tool(self.engine, self.binaries, run, on_tick=tick)
         except ToolFailed as error:
             raise _dump_failed(error) from error
         finally:
             secret.unlink(missing_ok=True)
-
-    def _reach(self, dsn: str, secret: Path) -> tuple[str, list[Mount], tuple[Attachment, ...]]:
-        """The source's DSN as the dumping container sees it, with what must be mounted and joined for it."""
-        values: dict[str, Any] = {k: v for k, v in conninfo.conninfo_to_dict(dsn).items() if k != "password"}
-        mounts = [Mount(secret, PASSWORD_FILE, read_only=True)]
-        for name in TLS_FILES:
-            if name in values:
-                mounts.append(Mount(Path(str(values[name])), f"/tls/{name}", read_only=True))
-                values[name] = f"/tls/{name}"
-        host = str(values.get("host", ""))
-        if host.startswith("/"):
-            mounts.append(Mount(Path(host), "/source"))
-            return conninfo.make_conninfo("", **{**values, "host": "/source"}), mounts, ()
-        if self.network is None:
-            raise SourceUnreachable(
-                "The mirror is reached over the network, but no network for it is configured.",
-                next_step="Set the source network in configs/networks.yaml.",
-            )
-        self.engine.ensure_network(self.network)
-        # Names are resolved here: tool containers ask no name server.
-        values["hostaddr"] = values.get("hostaddr") or _address(host)
-        return conninfo.make_conninfo("", **values), mounts, (Attachment(self.network.name, self.network_address),)
 
     def _inspect_dump(self, spec: ServerSpec, given: Path) -> SourceFacts:
         """Copy a given dump into the workshop and read its table of contents and the head of its schema."""
@@ -261,6 +242,14 @@ def dump_damaged(text: str) -> DumpDamaged:
     )
 
 
+def read_facts(dsn: str, password: str | None) -> SourceFacts:
+    """What a server has, in one read-only transaction. Raises SourceUnreachable or SourceRefused."""
+    with catalog.source_connection(dsn, password) as connection:
+        connection.execute("SET search_path = ''")
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return _facts(connection)
+
+
 def _facts(connection: catalog.Connected) -> SourceFacts:
     version = str(_one(connection, "SHOW server_version")[0])
     major = connection.info.server_version // 10000
@@ -271,13 +260,17 @@ def _facts(connection: catalog.Connected) -> SourceFacts:
         f"SELECT pg_encoding_to_char(encoding), datcollate, datctype, {provider}, {locale}, pg_database_size(oid)"
         " FROM pg_catalog.pg_database WHERE datname = current_database()",
     )
-    for query, lack in (
-        (catalog.UNREADABLE, "may not read"),
-        (catalog.ROW_SECURITY, "is under row security (it needs BYPASSRLS) for"),
+    for query, lack, cure in (
+        (catalog.UNREADABLE, "may not read", "GRANT USAGE ON SCHEMA and SELECT ON ALL TABLES IN SCHEMA to it"),
+        (catalog.ROW_SECURITY, "is under row security for", "ALTER ROLE … BYPASSRLS for it"),
     ):
         names = [row[0] for row in connection.execute(query)]
         if names:
-            raise SourceRefused(f"The mirror's credential {lack} {len(names)} table(s): {', '.join(names[:10])}.")
+            raise SourceRefused(
+                f"The mirror's credential {lack} {len(names)} table(s): {', '.join(names[:10])}.",
+                effect="Nothing was read: a snapshot has every row of every table.",
+                next_step=f"{cure}; configs/production-roles.sql has all it needs.",
+            )
     return SourceFacts(
         version=version,
         major=major,
@@ -309,6 +302,7 @@ def _facts(connection: catalog.Connected) -> SourceFacts:
         size_bytes=size,
         taken_at=None,
         settings=tuple(connection.execute(catalog.SETTINGS, (list(catalog.CARRIED_SETTINGS),)).fetchall()),
+        excess=tuple(row[0] for row in connection.execute(catalog.EXCESS)),
     )
 
 
@@ -329,15 +323,19 @@ def _dump_failed(error: ToolFailed) -> SnapshotFailed:
         raise catalog.disk_full("reading the mirror") from error
     lost = ("server closed the connection", "could not connect", "connection to server", "terminating connection")
     if any(sign in error.effect for sign in lost):
-        return SourceUnreachable("The mirror was lost while it was being read.", effect=error.effect[-800:])
+        return SourceUnreachable(
+            "The mirror was lost while it was being read, or the container that reads it cannot reach it.",
+            effect=error.effect[-800:],
+            next_step="Containers reach it by its address from the network in configs/networks.yaml (edge): let it"
+            " through this host's firewall and into the mirror's pg_hba.conf.",
+        )
+    if "SSL support is not compiled in" in error.effect or "sslmode value" in error.effect:
+        return SnapshotFailed(
+            "The tenants' PostgreSQL image has no TLS, which the mirror's address asks for.",
+            effect=error.effect[-400:],
+            next_step="Name an official image (postgres:18) under images.postgres, then make setup.",
+        )
     return SnapshotFailed("Reading the mirror failed.", effect=error.effect[-800:])
-
-
-def _address(host: str) -> str:
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        raise SourceUnreachable(f"The mirror's name {ascii(host)[:100]} cannot be resolved.") from error
 
 
 def _found(pattern: str, text: str) -> str | None:
