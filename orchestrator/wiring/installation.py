@@ -23,7 +23,7 @@ from orchestrator.drivers.git.workspace import first_commit
 from orchestrator.drivers.postgres.image import major_of
 from orchestrator.drivers.traefik import documents
 from orchestrator.errors import OutsideFailure
-from orchestrator.store.opening import migrate_when_ready
+from orchestrator.store.opening import look, migrate_when_ready
 from orchestrator.store.session import connect
 from orchestrator.wiring import listening, secrets, servers
 from orchestrator.wiring.drivers import Drivers, company_repository, push_keys
@@ -100,10 +100,24 @@ class Installation:
             ready = container is not None and container.running and self.drivers.servers.is_ready(spec)
             is_ours = not settings.control_url() if what == "control database" else settings.production.is_demo
             detail = spec.name if is_ours else "reached by its own address"
+            if not is_ours and what == "control database":
+                ready, detail = self._control_answers()
+                found.append(Part(what, ready, detail))
+                continue
             found.append(Part(what, ready or not is_ours, detail))
         proxy = self.drivers.engine.observe(servers.proxy_name(settings))
         found.append(Part("proxy", proxy is not None and proxy.running, settings.proxy.address(settings.proxy.domain)))
         return found
+
+    def _control_answers(self) -> tuple[bool, str]:
+        """Of one that is not ours to run: whether it lets us in, and what it is or says."""
+        store = connect(self.drivers.settings.control_url(), connections_max=4)
+        try:
+            return True, f"PostgreSQL {look(store)}, reached by its own address"
+        except OutsideFailure as error:
+            return False, error.message
+        finally:
+            store.dispose()
 
     def down(self) -> list[str]:
         """Stop every container of this installation; files stay. Returns their names."""
