@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 _ROOT = "/sys/fs/cgroup"
 # A v1 group without a limit shows the largest page-aligned number there is.
 _UNLIMITED = 1 << 60
@@ -10,10 +12,13 @@ _UNLIMITED = 1 << 60
 def _read(*names: str) -> str | None:
     for name in names:
         try:
-            with open(f"{_ROOT}/{name}", encoding="ascii") as file:
-                return file.read(4096).strip()
+            descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
+        try:
+            return os.read(descriptor, 4096).decode("ascii").strip()
+        finally:
+            os.close(descriptor)
     return None
 
 

@@ -51,9 +51,10 @@ class LinkInGrant(Exception):
 
 
 class ImageFiles:
-    """Descriptors of what lies on the image's own read-only file system, kept open.
+    """Descriptors of what lies on the image's own read-only file system, and of devices, kept open.
 
-    Such a file is the same for as long as the container runs. Whatever could be replaced is opened anew each time.
+    Such a file is the same for as long as the container runs: nobody in there can make a device. Whatever could be
+    replaced is opened anew each time.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,9 @@ class ImageFiles:
 
     def keep(self, path: str, descriptor: int, status: os.stat_result) -> bool:
         """Whether it is ours to close from now on."""
-        if status.st_dev != self._device or len(self._kept) >= _KEPT_MAX:
+        if self._device < 0 or len(self._kept) >= _KEPT_MAX:
+            return False
+        if status.st_dev != self._device and not stat.S_ISCHR(status.st_mode):
             return False
         self._kept[path] = descriptor, stat.S_ISDIR(status.st_mode)
         return True

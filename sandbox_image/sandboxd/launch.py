@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 
@@ -89,11 +90,13 @@ def send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None
         channel.sendall(data[sent:])
 
 
-def rehearse(nothing: int) -> Order | None:
-    """An empty launch, sent to oneself with the descriptor `nothing`.
+def rehearse(channel: socket.socket, nothing: int) -> Order | None:
+    """An empty launch, sent to oneself with the descriptor `nothing`; None when a real one has come meanwhile.
 
     A forked process pays for every page it touches first: better while nobody waits.
     """
+    if select.select([channel], [], [], 0)[0]:
+        return None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
         descriptors = {"stdin": nothing}

@@ -32,10 +32,8 @@ _BRIEF_S = 0.003
 def run(channel: int, scope: int) -> None:
     """The whole life of a freshly forked monitor: get ready, wait for a launch, watch it, report, end."""
     gc.disable()
-    nothing = os.open("/dev/null", os.O_RDWR)
-    place([nothing, nothing, nothing, channel, *([scope] if scope >= 0 else [])])
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR)
+    place([null, null, null, channel, *([scope] if scope >= 0 else [])])
     kernel.set_subreaper()
     # The file is the supervisor's kind of non-dumpable, hence not ours to open, unless opened in between.
     kernel.set_dumpable(True)
@@ -46,21 +44,22 @@ def run(channel: int, scope: int) -> None:
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, _nothing)
+    signal.signal(signal.SIGCHLD, nothing)
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=_CHANNEL)
     waiting = _program()
-    _rehearse()
+    _rehearse(supervisor)
     order = launch.receive(supervisor)
     if order is None:
         return
     _watch(order, waiting, supervisor, Tree(scoped=scoped, wake=wake_read, channel=_CHANNEL, counters=counters))
 
 
-def _rehearse() -> None:
+def _rehearse(channel: socket.socket) -> None:
     """Do what a launch does, as far as it leads nowhere."""
-    order = launch.rehearse(0)
-    if order is not None:
-        os.close(order.descriptors["stdin"])
+    order = launch.rehearse(channel, 0)
+    if order is None:
+        return
+    os.close(order.descriptors["stdin"])
     listed, _ = changes.listing("/dev")
     changes.compare("/dev", listed, listed, 1)
     json.dumps({"changed": [], "changed_complete": True, "cpu_s": 0.1, "status": None})
@@ -115,8 +114,8 @@ def _enter_signal_scope() -> bool:
     return False
 
 
-def _nothing(number: int, frame: object) -> None:
-    """A handler must exist for the wake-up descriptor to be written to."""
+def nothing(number: int, frame: object) -> None:
+    """A handler must exist for the wake-up descriptor to be written to, and execution resets it, unlike ignoring."""
 
 
 def _open_counters() -> int:

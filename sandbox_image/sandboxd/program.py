@@ -71,7 +71,7 @@ def _become(channel: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES_MAX)
     monitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=_CHANNEL)
-    _rehearse()
+    _rehearse(monitor)
     order = launch.receive(monitor)
     if order is None:
         return
@@ -92,9 +92,9 @@ def _become(channel: int) -> None:
         monitor.sendall(f"{stage}: {failure.strerror}".encode())
 
 
-def _rehearse() -> None:
+def _rehearse(channel: socket.socket) -> None:
     """Do what a launch does, as far as it leads nowhere."""
-    order = launch.rehearse(0)
+    order = launch.rehearse(channel, 0)
     if order is None:
         return
     _place_streams(order)
@@ -114,8 +114,9 @@ def _place_streams(order: Order) -> None:
 
 
 def _restore_signals() -> None:
+    """Those that Python ignores, which would stay ignored; handlers end with the execution by themselves."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -86,25 +86,25 @@ class Server:
             self.starter.ended(pid)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(settings.CONNECTIONS_MAX):
-            try:
-                stream, _ = listener.accept()
-            except OSError as failure:
-                if failure.errno in (errno.EMFILE, errno.ENFILE):
-                    log("out of descriptors")
-                return
-            stream.setblocking(False)
-            if not self.admits(stream):
-                self._refused += 1
-                if self._refused in (1, 10, 100) or self._refused % 1000 == 0:
-                    log(f"refused {self._refused} callers of the tenant's own uid")
-                stream.close()
-                continue
-            connection = Connection(self, stream)
-            self.connections.add(connection)
-            if len(self.connections) > settings.CONNECTIONS_MAX:
-                connection.send(protocol.error(BadRequest("busy", "too many connections")))
-                connection.finish()
+        """One caller; who else waits is announced again."""
+        try:
+            stream, _ = listener.accept()
+        except OSError as failure:
+            if failure.errno in (errno.EMFILE, errno.ENFILE):
+                log("out of descriptors")
+            return
+        stream.setblocking(False)
+        if not self.admits(stream):
+            self._refused += 1
+            if self._refused in (1, 10, 100) or self._refused % 1000 == 0:
+                log(f"refused {self._refused} callers of the tenant's own uid")
+            stream.close()
+            return
+        connection = Connection(self, stream)
+        self.connections.add(connection)
+        if len(self.connections) > settings.CONNECTIONS_MAX:
+            connection.send(protocol.error(BadRequest("busy", "too many connections")))
+            connection.finish()
 
     # Requests
 

@@ -74,11 +74,13 @@ def wait_for(channel: socket.socket) -> int:
 
 def _serve(channel: int, scope: int) -> None:
     gc.disable()
-    nothing = os.open("/dev/null", os.O_RDWR)
-    place([nothing, nothing, nothing, channel, *([scope] if scope >= 0 else [])])
+    null = os.open("/dev/null", os.O_RDWR)
+    place([null, null, null, channel, *([scope] if scope >= 0 else [])])
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)  # the kernel collects what a dead monitor leaves
+    # For the monitors as well: what asks the supervisor to end is not for them.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, monitor.nothing)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects what a dead monitor leaves
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=_CHANNEL)
     while True:
         word, ancillary, _, _ = supervisor.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
