@@ -17,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from orchestrator.core.addresses import control_url, without_password
+from orchestrator.core.addresses import control_url, passwords_written, without_password
 from orchestrator.core.images import ImageSet
 from orchestrator.core.limits import Bytes, Limits, Seconds
 from orchestrator.core.networks import NetworkSettings
@@ -31,6 +31,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 # Read by other programs of the project under the same prefix; no settings.
 CONTAINED = "ORCHESTRATOR_CONTAINED"  # set by the control plane's own image
 FOREIGN = frozenset({"ORCHESTRATOR_CONFIGS", "ORCHESTRATOR_DEBIAN_MIRROR", CONTAINED})
+NOTHING = "Nothing was started or changed."
+CORRECT = "Correct the file; `orchestrator config check` reads it again."
 WORKED_OUT = ("directory", "limits", "networks")  # fields of Settings that load() fills
 
 
@@ -345,15 +347,12 @@ def load(directory: Path | None = None, *, environment: Mapping[str, str] | None
 
 
 def _refuse_passwords(written: Mapping[str, Any], main: Path) -> None:
-    production = written.get("production")
-    for name, section in production.items() if isinstance(production, dict) else ():
-        if isinstance(section, dict) and section.get("password"):
-            raise InvalidConfiguration(
-                f"{main}: production.{name}.password must not stand in the file.",
-                effect="Nothing was started or changed.",
-                next_step=f"Put it into a file readable to us alone and name that as production.{name}.password_file.",
-                file=str(main),
-            )
+    for name in passwords_written(written.get("production")):
+        raise InvalidConfiguration(
+            f"{main}: production.{name}.password must not stand in the file.",
+            effect=NOTHING,
+            next_step=f"Put it into a file readable to us alone and name that as production.{name}.password_file.",
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -361,13 +360,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}.") from error
+        told = f"{path} cannot be read: {error.strerror}."
+        raise InvalidConfiguration(told, effect=NOTHING, next_step="Put it there, or name another.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"{path} is not valid YAML: {error}") from error
+        raise InvalidConfiguration(f"{path} is not valid YAML: {error}", effect=NOTHING, next_step=CORRECT) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InvalidConfiguration(f"{path} must hold a mapping of keys to values.")
+        told = f"{path} must hold a mapping of keys to values."
+        raise InvalidConfiguration(told, effect=NOTHING, next_step=CORRECT)
     return content
 
 
@@ -394,8 +395,8 @@ def _explained(model: type[BaseModel], source: Path, problems: list[ErrorDetails
             parts.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}.")
     return InvalidConfiguration(
         f"{source}: " + " ".join(parts),
-        effect="Nothing was started or changed.",
-        next_step="Correct the file; `orchestrator config check` reads it again.",
+        effect=NOTHING,
+        next_step=CORRECT,
         file=str(source),
         keys=[".".join(map(str, problem["loc"])) for problem in problems],
     )

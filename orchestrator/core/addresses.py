@@ -79,3 +79,9 @@ def control_url(value: str, where: str) -> str:
             next_step="Write postgresql://USER:PASSWORD@HOST:5432/DATABASE (in a password % is %25, @ %40, / %2F).",
         )
     return SCHEMES[0] + value.removeprefix(scheme)
+
+
+def passwords_written(production: object) -> list[str]:
+    """Which sections of `production`, as a file has it, hold a password."""
+    sections = production.items() if isinstance(production, dict) else ()
+    return [str(name) for name, one in sections if isinstance(one, dict) and one.get("password")]

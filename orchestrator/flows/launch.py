@@ -14,7 +14,7 @@ from orchestrator.core.limits import Limits
 from orchestrator.core.names import check_tenant_name
 from orchestrator.core.ports.audit import AuditLog
 from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState, WrongTenantState
-from orchestrator.errors import OrchestratorError, OutsideFailure
+from orchestrator.errors import InvalidInput, OrchestratorError, OutsideFailure
 from orchestrator.parts.journal import Journal
 from orchestrator.parts.tenancy import Tenancy
 from orchestrator.store import tenants
@@ -25,6 +25,12 @@ LOG = logs.get("launch")
 
 class LaunchFailed(OutsideFailure):
     code = "outside_failure.launch"
+
+
+class TenantImageMissing(InvalidInput):
+    """The image named for a tenant is not on this machine."""
+
+    code = "invalid.tenant_image"
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,10 @@ class Host:
 
 @dataclass(frozen=True)
 class LaunchFlow:
-    """`answers` waits until the hostname answers and raises RouteFailed when it does not in time."""
+    """`answers` waits until the hostname answers and raises RouteFailed when it does not in time.
+
+    `has_image` says whether the engine has an image that a request names; nothing is pulled for a tenant.
+    """
 
     store: Engine
     audit: AuditLog
@@ -58,23 +67,25 @@ class LaunchFlow:
     image: str
     tenants_max: int
     answers: Callable[[Tenant], None]
+    has_image: Callable[[str], bool]
 
     def run(self, request: LaunchRequest, *, actor: Actor, progress: Callable[[str], None] = lambda _: None) -> Tenant:
         """Launch a tenant and return it running.
 
-        Raises InvalidTenantName, TenantExists, UnknownProfile, BeyondHost, NoSnapshot before anything is made;
-        any later failure undoes what was made and is raised, the tenant's record says why.
+        Raises InvalidTenantName, TenantExists, UnknownProfile, BeyondHost, TenantImageMissing, NoSnapshot before
+        anything is made; any later failure undoes what was made and is raised, the tenant's record says why.
         """
         return self.make(self.reserve(request), actor=actor, progress=progress)
 
     def reserve(self, request: LaunchRequest) -> Tenant:
         """Check the request and write the tenant down as launching; whoever comes first, `make` or reconcile, makes it.
 
-        Raises InvalidTenantName, TenantExists, UnknownProfile, BeyondHost, NoSnapshot.
+        Raises InvalidTenantName, TenantExists, UnknownProfile, BeyondHost, TenantImageMissing, NoSnapshot.
         """
         check_tenant_name(request.name)
         profile = request.profile or self.limits.default
         self.limits.profile(profile).check_host(memory_bytes=self.host.memory_bytes, cpus=self.host.cpus)
+        self._check_image(request.image)
         self.tenancy.newest_snapshot(request.snapshot_profile)
         return tenants.add(
             self.store,
@@ -87,6 +98,15 @@ class LaunchFlow:
             pool_mode=request.pool_mode,
             tenants_max=self.tenants_max,
         )
+
+    def _check_image(self, image: str) -> None:
+        if image and not self.has_image(image):
+            raise TenantImageMissing(
+                f"There is no image {ascii(image)[:120]} on this machine.",
+                effect="Nothing was made.",
+                next_step="Build it or `docker pull` it first, or correct the name; without one the installation's own"
+                " image is used.",
+            )
 
     def make(self, tenant: Tenant, *, actor: Actor, progress: Callable[[str], None] = lambda _: None) -> Tenant:
         """Make a reserved tenant and return it running; one that runs already is left as it is.

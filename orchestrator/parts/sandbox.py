@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,13 +22,22 @@ from orchestrator.core.ports.sandboxd import (
     Sandboxd,
     Sandboxds,
     SandboxdStatus,
+    SandboxdUnreachable,
     SandboxPolicy,
 )
 from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.ports.volume import Volume
 from orchestrator.core.tenants import Tenant
+from orchestrator.errors import OutsideFailure
 
+LOOK_EVERY_S = 1.0  # at a container whose supervisor does not answer yet
 LOG = logs.get("sandbox")
+
+
+class SandboxEnded(OutsideFailure):
+    """The tenant's container does not stay: mostly an image without the supervisor."""
+
+    code = "outside_failure.sandbox_ended"
 
 
 @dataclass(frozen=True)
@@ -102,13 +112,37 @@ class SandboxPart:
         self.prepare(tenant)
         return self.engine.start(self.spec(tenant, network))
 
+    def wait(self, tenant: Tenant) -> SandboxdStatus:
+        """Until the supervisor answers. Raises SandboxEnded as soon as there is nobody left who could."""
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                return self.connect(tenant).wait(timeout_s=max(0.0, min(LOOK_EVERY_S, left_s)))
+            except SandboxdUnreachable:
+                container = self.observe(tenant)
+                if container is not None and container.exit_code is not None and not container.running:
+                    raise self._ended(tenant, container) from None
+                if left_s <= 0:
+                    raise
+
+    def _ended(self, tenant: Tenant, container: Container) -> SandboxEnded:
+        said = ""
+        with suppress(OutsideFailure):
+            said = self.engine.logs(container.name, lines=20)[-1000:].strip()
+        return SandboxEnded(
+            f"The sandbox of {tenant.name} ended at once (exit status {container.exit_code}).",
+            effect=said or "It said nothing.",
+            next_step=f"The image {tenant.image} must start sandboxd; sandbox_image/Dockerfile shows how it is added.",
+        )
+
     def ready(self, tenant: Tenant) -> SandboxdStatus:
         """Wait for the supervisor, push the policy in force and start the app.
 
         Raises SandboxdUnreachable, and KernelGateBroken when the self-test failed and a kernel gate is required.
         """
         sandboxd = self.connect(tenant)
-        status = sandboxd.wait(timeout_s=self.patience_s)
+        status = self.wait(tenant)
         self.check_gate(tenant, status)
         policy = self.policy(tenant)
         if status.policy_digest != policy.digest:

@@ -104,7 +104,7 @@ class Tenancy:
             attachment = self.network.ensure(tenant)
         with journal.step("sandbox"):
             self.sandbox.start(tenant, attachment)
-            self.sandbox.connect(tenant).wait(timeout_s=self.sandbox.patience_s)
+            self.sandbox.wait(tenant)
 
     def stop(self, tenant: Tenant, journal: Journal) -> None:
         """Take the route away, then stop every container; files stay."""

@@ -19,6 +19,7 @@ from orchestrator.core.ports.servers import APP_DATABASE
 from orchestrator.core.ports.snapshots import Source
 from orchestrator.core.tenants import Tenant, room_for
 from orchestrator.demo import hotels
+from orchestrator.drivers.docker.images import DockerImages
 from orchestrator.drivers.oidc.provider import make_provider
 from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.drivers.postgres.watchdog import PostgresWatchdog
@@ -80,6 +81,7 @@ def build(settings: Settings, *, store: Engine | None = None) -> Services:
         image=drivers.images.sandbox,
         tenants_max=min(settings.tenants.tenants_max, room_for(settings.networks.plan)),
         answers=visitor.visit,
+        has_image=DockerImages(drivers.engine.connection).exists,
     )
     tenant_flow = TenantFlow(store, drivers.audit, tenancy, visitor.visit)
     code = Code(drivers.repository, settings.branch.production)

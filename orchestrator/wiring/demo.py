@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from orchestrator.config import Settings
 from orchestrator.core.access import Role, UserMissing
 from orchestrator.core.actors import system
-from orchestrator.core.snapshots import SnapshotStep
+from orchestrator.core.snapshots import SnapshotState, SnapshotStep
 from orchestrator.core.tenants import Tenant, TenantMissing, TenantState
 from orchestrator.demo import hotels
 from orchestrator.errors import Conflict
@@ -90,6 +90,9 @@ def _snapshot(services: Services, profile: str, progress: Callable[[str], None])
         except SnapshotBusy:
             if time.monotonic() > deadline:
                 raise
+            for building in services.snapshots.listed(profile=profile)[:1]:  # somebody else's: tell of that one
+                if building.state is SnapshotState.BUILDING:
+                    on_step(building.step, 0.0, "")
             time.sleep(0.5)
 
 

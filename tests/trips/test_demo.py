@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.actors import system
 from orchestrator.core.networks import NetworkProfile
 from orchestrator.core.tenants import Tenant
+from orchestrator.flows.launch import LaunchRequest
+from orchestrator.parts.sandbox import SandboxEnded
+from orchestrator.store import tenants
 from tests.support.installation import Running
 
 pytestmark = [pytest.mark.engine, pytest.mark.trip]
@@ -110,6 +114,34 @@ def test_limits_beyond_the_machine_are_refused_before_anything_is_made(installat
     assert (answer.status, answer.json()["code"]) == (422, "invalid.beyond_host"), answer.text
     assert "1048576 MiB" in answer.json()["detail"] and "configs/limits.yaml" in answer.text
     installation.run("tenant", "show", "huge", expect=4)
+
+
+@pytest.mark.parametrize("image", ["nosuch/image:1", "Not an Image!"])
+def test_an_image_nobody_has_is_refused_before_anything_is_made(installation: Running, image: str) -> None:
+    admin = installation.browser("admin")
+    document = {"name": "pictured", "image": image}
+    answer = admin.send("POST", f"{installation.console}/api/v1/tenants", document)
+    assert (answer.status, answer.json()["code"]) == (422, "invalid.tenant_image"), answer.text
+    assert image in answer.json()["detail"] and answer.json()["effect"] and "docker pull" in answer.json()["next_step"]
+    installation.run("tenant", "show", "pictured", expect=4)
+
+
+def test_an_image_without_a_supervisor_fails_with_what_it_lacks(installation: Running) -> None:
+    """An image that ends at once is not waited for; what was made for it is gone again."""
+    services = installation.services
+    request = LaunchRequest(
+        "bare",
+        image=services.installation.drivers.images.pool,
+        snapshot_profile=installation.settings.tenants.snapshot_profile,
+    )
+    try:
+        with pytest.raises(SandboxEnded, match="ended at once") as ended:
+            services.launch.run(request, actor=system("tests"))
+        assert "sandbox_image/Dockerfile" in ended.value.next_step
+        tenant = tenants.named(services.store, "bare")
+        assert services.installation.drivers.engine.containers(tenant_id=tenant.id) == []
+    finally:
+        installation.run("tenant", "remove", "bare", "--yes")
 
 
 def test_a_tenants_way_out_goes_when_it_stops_and_when_it_is_removed(

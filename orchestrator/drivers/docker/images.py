@@ -41,20 +41,19 @@ class DockerImages:
         self.connection = connection or Connection()
 
     def exists(self, name: str) -> bool:
-        with translated(f"The image {name} could not be looked up"):
-            try:
-                self.connection.api.inspect_image(name)
-            except docker.errors.ImageNotFound:
-                return False
-        return True
+        return bool(self.id(name))
 
     def id(self, name: str) -> str:
-        """What the name stands for now; empty when there is no such image. Raises EngineFailed."""
+        """What the name stands for now; empty when there is no such image, or can be none. Raises EngineFailed."""
         with translated(f"The image {name} could not be looked up"):
             try:
                 return str(self.connection.api.inspect_image(name)["Id"])
             except docker.errors.ImageNotFound:
                 return ""
+            except docker.errors.APIError as failure:
+                if "invalid reference format" in str(failure):
+                    return ""
+                raise
 
     def registry_answers(self, name: str, *, timeout_s: int = 10) -> bool:
         """Whether the image's registry tells of it within `timeout_s`; nothing is pulled."""
