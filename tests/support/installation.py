@@ -133,11 +133,20 @@ class Running:
         """The command line; standard output. Its words on failure are shown when the exit code is not `expect`."""
         return command(self.settings.directory, *arguments, expect=expect, stdin=stdin)
 
+    def remarks(self, *arguments: str, expect: int = 0) -> str:
+        """What the command line says beside its output: standard error."""
+        return _ended(self.settings.directory, *arguments, expect=expect).stderr
+
     def json(self, *arguments: str, expect: int = 0) -> Any:
         return json.loads(self.run(*arguments, "-o", "json", expect=expect))
 
 
 def command(directory: Path, *arguments: str, expect: int = 0, stdin: str = "") -> str:
+    """Standard output."""
+    return _ended(directory, *arguments, expect=expect, stdin=stdin).stdout
+
+
+def _ended(directory: Path, *arguments: str, expect: int, stdin: str = "") -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", *arguments],
         env={**os.environ, "ORCHESTRATOR_CONFIGS": str(directory)},
@@ -149,7 +158,7 @@ def command(directory: Path, *arguments: str, expect: int = 0, stdin: str = "") 
     )
     shown = f"orchestrator {' '.join(arguments)}: exit {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     assert done.returncode == expect, shown
-    return done.stdout
+    return done
 
 
 def free_port() -> int:

@@ -25,6 +25,7 @@ from orchestrator.core.tenants import Tenant
 from orchestrator.parts.query import QueryArguments
 from orchestrator.store import commands
 from tests.support.installation import Running
+from tests.support.processes import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.trip]
 AGENT = Actor(ActorKind.AGENT, "tok_trip", "manager/agent", on_behalf_of="user_manager")
@@ -208,3 +209,44 @@ def test_a_disposable_run_touches_nothing_until_it_is_applied(
     (place / "out").unlink()
     assert not list((installation.settings.places.disk / "disposable").iterdir())
     assert not [one for one in services.installation.drivers.engine.containers() if one.role == "disposable"]
+
+
+SLEEPING = """
+  - id: trip.sleep
+    program: sleep
+    positionals:
+      - {{name: seconds, value: {{type: enum, values: ["600"]}}}}
+    scope: tenant:{tenant}
+    decision: allow
+    reason: For this trip.
+    match: [sleep 600]
+"""
+
+
+def test_what_one_process_started_another_can_stop_and_a_program_no_image_has_is_named(
+    installation: Running, launched: Callable[..., Tenant], tmp_path: Path
+) -> None:
+    tenant, browser = launched(), installation.browser("admin")
+    allowlist, store = installation.services.allowlist, installation.services.store
+    text = allowlist.in_force().allowlist.text
+    more = text.replace("programs:\n", "programs:\n  sleep: {path: /usr/bin/sleep}\n", 1)
+    more += SLEEPING.format(tenant=tenant.name)
+    allowlist.save(more, actor=REVIEWER, reason="Trip.", expected=None)
+    try:
+        # The process that serves starts it, the command line stops it.
+        asked = {"tenant": tenant.name, "argv": ["sleep", "600"], "timeout_s": 600}
+        answer = browser.send("POST", f"{installation.console}/api/v1/commands?wait=false", asked)
+        assert answer.status == 201, answer.text
+        started = answer.json()["id"]
+        assert commands.get(store, started).state is CommandState.RUNNING
+        assert installation.json("command", "cancel", started)["id"] == started
+        assert eventually(lambda: commands.get(store, started).state is CommandState.CANCELLED)
+    finally:
+        allowlist.save(text, actor=REVIEWER, reason="Trip over.", expected=None)
+
+    absent = more.replace("path: /usr/bin/sleep", "path: /usr/bin/absent")
+    file = tmp_path / "allowlist.yaml"
+    file.write_text(absent)
+    said = installation.remarks("allowlist", "check", str(file))
+    assert f"warning: /usr/bin/absent cannot start in the image {tenant.image}: " in said
+    assert "No such file" in said
