@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -31,6 +31,14 @@ class DecisionBody(Body):
 
     digest: str | None = Field(None, min_length=12, max_length=64)
     note: str = Field("", max_length=10_000)
+
+
+class EditBody(Body):
+    """What a draft shall say and hold from now on; what is left out stays. `leave_out` names rows by their ids."""
+
+    title: str | None = Field(None, min_length=1, max_length=200)
+    description: str | None = Field(None, max_length=20_000)
+    leave_out: list[Annotated[str, Field(max_length=40)]] = Field(default_factory=list, max_length=10_000)
 
 
 class ReasonBody(Body):

@@ -15,6 +15,7 @@ from orchestrator.api.change_views import (
     CommentBody,
     CommentView,
     DecisionBody,
+    EditBody,
     EventView,
     PreviewView,
     PromotionView,
@@ -185,6 +186,20 @@ def check_change(change_id: ChangeId, services: ServicesDep, who: Writer, later:
     if later.is_wanted:
         return later("check", tenant, change_id=change_id)
     return ChangeView.of(services.changes.changes.check(change_id, tenant, actor=who.actor))
+
+
+@router.patch("/{change_id}")
+def edit_change(change_id: ChangeId, body: EditBody, services: ServicesDep, who: Writer) -> ChangeView:
+    """Give a draft another title or reason, or leave rows out of it; they stay in the tenant's database."""
+    change, _ = _visible(services, who, change_id)
+    flow = services.changes.changes
+    if body.leave_out:
+        change = flow.leave_out(change_id, actor=who.actor, rows=body.leave_out)
+    if body.title is not None or body.description is not None:
+        title = change.title if body.title is None else body.title
+        description = change.description if body.description is None else body.description
+        change = flow.describe(change_id, actor=who.actor, title=title, description=description)
+    return ChangeView.of(change)
 
 
 @router.post("/{change_id}/rebase", response_model=RebasedView, responses=ACCEPTED)

@@ -118,6 +118,31 @@ def resubmit(change_id: Id, form: FormOption = Form.TABLE) -> None:
         show_one(_row(made), form, columns=("id", "state", "rows", "approvals_needed", "digest", "expires_at"))
 
 
+@app.command(epilog='Example: orchestrator change edit c3h5 --title "Winter prices" --leave-out 5f2a9c0d1e3b4a67')
+def edit(
+    change_id: Id,
+    title: Annotated[str | None, typer.Option("--title", "-t", help="another title")] = None,
+    description: Annotated[str | None, typer.Option(help="another reason")] = None,
+    leave_out: Annotated[list[str] | None, typer.Option(help="a row to let go of, by its id; repeatable")] = None,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Change what a draft says, or leave rows out of it; they stay in the tenant's database."""
+    if title is None and description is None and not leave_out:
+        raise InvalidInput("Say what is to change.", next_step="Use --title, --description or --leave-out.")
+    from orchestrator.store import changes
+
+    with session.opened() as services:
+        flow, actor = services.changes.changes, session.principal().actor
+        if leave_out:
+            flow.leave_out(change_id, actor=actor, rows=leave_out)
+        with services.store.connect() as connection:
+            made = changes.get(connection, change_id)
+        if title is not None or description is not None:
+            kept = (made.title if title is None else title, made.description if description is None else description)
+            made = flow.describe(change_id, actor=actor, title=kept[0], description=kept[1])
+    show_one(_row(made), form, columns=("id", "state", "title", "rows", "digest"))
+
+
 @app.command("list")
 def list_(
     name: Annotated[str | None, typer.Argument(help="only this tenant's")] = None,

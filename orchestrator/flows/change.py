@@ -27,7 +27,7 @@ from orchestrator.core.ports.audit import AuditLog
 from orchestrator.core.ports.differ import DiffResult
 from orchestrator.core.promotion.guard import Examined, approvals_needed, may_pass_alone
 from orchestrator.core.tenants import Tenant
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, InvalidInput
 from orchestrator.parts.checking import Checked, Checks
 from orchestrator.store import changes as store
 
@@ -256,6 +256,16 @@ class ChangeFlow:
             saved = store.save_rows(connection, change, kept, digest=digest, checks={})
             self._tell(connection, saved, "change.edited", actor, rows=len(kept))
         return saved
+
+    def leave_out(self, change_id: str, *, actor: Actor, rows: Collection[str]) -> Change:
+        """Let a draft go of these rows; they stay in the tenant's database. Raises InvalidInput for one it lacks."""
+        _, changeset = self._load(change_id)
+        held = [row.id() for row in changeset.rows]
+        unknown = sorted(set(rows) - set(held))
+        if unknown or not rows:
+            what = f"Change {change_id} holds no row {ascii(unknown[0])[:40]}." if unknown else "No row was chosen."
+            raise InvalidInput(what, effect="The draft stays as it is.", next_step="Name rows by their ids.")
+        return self.choose(change_id, actor=actor, rows=[row for row in held if row not in set(rows)])
 
     def describe(self, change_id: str, *, actor: Actor, title: str, description: str) -> Change:
         """Give a draft another title and text."""

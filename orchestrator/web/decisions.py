@@ -9,7 +9,6 @@ from fastapi import APIRouter, Response
 from orchestrator.core.access import Role, Scope
 from orchestrator.errors import InvalidInput
 from orchestrator.flows.rehearse import Stage
-from orchestrator.store import changes
 from orchestrator.web.proposal import present, visible
 from orchestrator.web.visit import Visit, acting
 from orchestrator.web.wording import many
@@ -65,10 +64,7 @@ def choose(change_id: str, visit: Writer) -> Response:
     dropped = from_page & set(visit.values("drop"))
     if not dropped:
         raise InvalidInput("No row was chosen.", effect="The draft stays as it is.", next_step="Tick rows first.")
-    with visit.services.store.connect() as connection:
-        held = changes.changeset(connection, change.id)
-    kept = [row.id() for row in held.rows if row.id() not in dropped]
-    visit.services.changes.changes.choose(change.id, actor=visit.who.actor, rows=kept)
+    visit.services.changes.changes.leave_out(change.id, actor=visit.who.actor, rows=dropped)
     return visit.go(_at(change.id, "#rows"), f"{many(len(dropped), 'row')} left out. They stay in your database.")
 
 

@@ -132,3 +132,25 @@ def test_a_blocked_submission_names_every_finding(door: Door) -> None:
     door.get("?state=nonsense", expect=422)
     door.get("/unknown", expect=404)
     assert door.get(f"/{draft['id']}/rows?table=..", expect=422)["code"].startswith("invalid")
+
+
+def test_a_draft_is_renamed_and_lets_go_of_rows(door: Door) -> None:
+    door.hotel.work("UPDATE rates SET price = 120 WHERE id <= 3")
+    door.enter(Role.MANAGER, "mia")
+    made = door.post("", {"tenant": "north", "title": "Dearer", "draft": True, "code": False}, expect=201)
+    path = f"/{made['id']}"
+    rows = [row["id"] for row in door.get(f"{path}/rows?table=public.rates")["rows"]]
+
+    def edit(document: dict[str, Any], expect: int = 200) -> Any:
+        answer = door.client.patch(f"{URL}{path}", json=document)
+        assert answer.status_code == expect, answer.text
+        return answer.json()
+
+    edited = edit({"title": "A little dearer", "leave_out": rows[:1]})
+    assert (edited["title"], edited["description"]) == ("A little dearer", made["description"])
+    assert (len(rows), edited["updated"]) == (3, 2)
+    refused = edit({"leave_out": ["0000000000000000"]}, expect=422)
+    assert "holds no row" in refused["detail"]
+    assert edit({"description": "The season begins."})["title"] == "A little dearer"
+    door.enter(Role.MANAGER, "sam", sees=False)
+    edit({"title": "Mine"}, expect=404)

@@ -136,6 +136,8 @@ PIECES = {
     "GET /health/checks",
     "GET /health/trends",
 }
+# Pages of which a part comes afterwards, from the same address.
+COMPLETED = {"GET /workspaces/{name}/changes/new", "GET /audit/check"}
 API: Mapping[str, str] = {
     f"POST {V1}/session": "*",
     f"GET {V1}/session": "ARMG",
@@ -174,6 +176,7 @@ API: Mapping[str, str] = {
     f"GET {V1}/changes/diff": "ARmg",
     f"GET {V1}/changes/events": "ARMG",
     f"GET {V1}/changes/{{change_id}}": "ARmg",
+    f"PATCH {V1}/changes/{{change_id}}": "Amg",
     f"GET {V1}/changes/{{change_id}}/changeset": "ARmg",
     f"GET {V1}/changes/{{change_id}}/rows": "ARmg",
     f"GET {V1}/changes/{{change_id}}/events": "ARmg",
@@ -258,6 +261,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     f"POST {V1}/refreshes/restores": {"tenant": "north", "draft_id": "c1"},
     f"POST {V1}/approvals": {"tenant": "north", "argv": ["nmap"], "reason": "to scan"},
     f"POST {V1}/tokens": {"name": "another"},
+    f"PATCH {V1}/changes/{{change_id}}": {"title": "another"},
     f"POST {V1}/changes/{{change_id}}/withdraw": {"reason": "no more"},
     f"POST {V1}/changes/{{change_id}}/comments": {"text": "a word"},
     f"POST {V1}/changes/{{change_id}}/rehearse": {"stage": "copy"},
