@@ -61,3 +61,7 @@ def test_signing_out_everywhere_asks_first(house: Console) -> None:
     done = CliRunner().invoke(create(), ["user", "sign-out", "mia", "--yes"])
     assert done.exit_code == 0 and "2 sessions of mia ended" in done.output
     assert "signed in nowhere" in CliRunner().invoke(create(), ["user", "sessions", "mia"]).output
+
+
+def test_a_draft_is_not_edited_by_saying_nothing() -> None:
+    assert CliRunner().invoke(create(), ["change", "edit", "c1"]).exit_code == 2

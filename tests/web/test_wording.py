@@ -24,6 +24,33 @@ def test_sizes(count: float | None, said: str) -> None:
     assert wording.size(count) == said
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.045, "45 ms"), (2.34, "2.3 s"), (60, "1 min"), (250, "4 min 10 s"), (14_400, "4 h"), (4980, "1 h 23 min")],
+)
+def test_durations_say_nothing_that_is_zero(seconds: float, said: str) -> None:
+    assert wording.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        (
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140 Safari/537.36",
+            "Chrome on Linux",
+        ),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64) AppleWebKit/537.36 Chrome/140 Safari/537.36 Edg/140", "Edge on Windows"),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile Safari/604.1",
+            "Safari on an iPhone",
+        ),
+        ("<b>my own</b>", "<b>my own</b>"),
+    ],
+)
+def test_browsers_are_called_by_their_names(agent: str, said: str) -> None:
+    assert wording.browser(agent) == said
+
+
 def test_direction_changes_and_controls_are_shown_as_escapes() -> None:
     assert wording.visible("a\u202eb\x07") == "a\\u202eb\\u0007"
 
