@@ -134,7 +134,8 @@ def down() -> None:
         raise processes.KeptElsewhere(
             "The control plane's processes are containers, which something else keeps.",
             effect="Nothing was stopped: they would start it again.",
-            next_step="First `docker compose stop orchestrator scheduler` (or `make down`), then this.",
+            next_step="`docker compose stop orchestrator scheduler`, then `docker compose run --rm --no-deps"
+            " orchestrator down`; where `make up` started them: make down.",
         )
     for name in reversed(processes.NAMES):
         if processes.end(settings, name):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from orchestrator.drivers.docker.engine import DockerEngine
 from tests.support.composing import Composed, composed
 from tests.support.installation import Browser
 
@@ -55,6 +56,14 @@ def test_it_serves_tenants_and_finds_everything_again(arrangement: Composed) -> 
     # What compose keeps is not stopped behind its back.
     assert "compose" in arrangement.compose("ps")
     arrangement.run("down", expect=5)
+
+    # The way it says instead: the control plane first, then everything it had started.
+    arrangement.compose("stop", "orchestrator", "scheduler")
+    arrangement.compose("run", "--rm", "--no-deps", "-T", "orchestrator", "down")
+    engine = DockerEngine(arrangement.settings.instance)
+    left = [one.name for one in engine.containers() if one.running]
+    engine.connection.close()
+    assert left == []
 
 
 def _signed_in(arrangement: Composed, console: str, password: str) -> Browser:
