@@ -181,9 +181,9 @@ class Command:
         for stream in ("stdout", "stderr"):
             while self._read(stream):
                 pass
+        self._send(protocol.encode(self._exited()))
         for name in ("stdin", "stdout", "stderr", "channel"):
             self._close(name)
-        self._send(protocol.encode(self._exited()))
         self._on_end(self)
 
     @property

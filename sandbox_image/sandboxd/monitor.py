@@ -101,6 +101,8 @@ def _watch(order: Order, waiting: Waiting | None, supervisor: socket.socket, tre
         "changed_complete": complete,
     }
     supervisor.sendall(started + b"E" + json.dumps(result).encode() + b"\n")
+    # Ending keeps a processor busy that the supervisor could answer on: not before it has.
+    supervisor.recv(1)
 
 
 def _enter_signal_scope() -> bool:

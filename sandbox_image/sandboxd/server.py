@@ -21,6 +21,7 @@ from .starter import Starter
 from .tree import kill_orphans
 
 _DISK_WAIT_S = 10.0
+_REFILL_AFTER_S = 0.001
 
 
 class Server:
@@ -270,8 +271,8 @@ class Server:
         if command.orphaned:
             log(f"the monitor of {command.name} was killed; ending what it left behind")
             kill_orphans(self._known_children(), command.monitored.pid)
-        # Once the answer is on its way, and only then: the next command finds a monitor that waits.
-        self.starter.fill_soon(0)
+        # The next command shall find a monitor that waits; but whoever reads this answer needs a processor first.
+        self.starter.fill_soon(_REFILL_AFTER_S)
 
     def _known_children(self) -> set[int]:
         return (
