@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +21,15 @@ KEYWORDS = frozenset(
         "target_session_attrs tcp_user_timeout user "
     ).split()
 )
+ABSENT = "there is no such"  # database or role: one that is being made may be there soon
+REFUSALS = {
+    "password authentication failed": "the account or its password is wrong",
+    "Peer authentication failed": "its socket lets only the account of the same name in",
+    "no password supplied": "it asks for a password and none is configured",
+    "no pg_hba.conf entry": "its pg_hba.conf has no line for this account from here",
+    "not permitted to log in": "the account may not log in",
+    "permission denied for database": "the account may not connect to this database",
+}
 SCHEMES = ("postgresql+psycopg://", "postgresql://", "postgres://")
 
 
@@ -79,6 +89,17 @@ def control_url(value: str, where: str) -> str:
             next_step="Write postgresql://USER:PASSWORD@HOST:5432/DATABASE (in a password % is %25, @ %40, / %2F).",
         )
     return SCHEMES[0] + value.removeprefix(scheme)
+
+
+def why_refused(said: str) -> str:
+    """What a server that answers has against us, in our words; empty when it said nothing of the kind.
+
+    Its own words are not repeated: they may name an account.
+    """
+    found = re.search(r'(database|role) "[^"]*" does not exist', said)
+    if found is not None:
+        return f"{ABSENT} {found.group(1)}"
+    return next((why for sign, why in REFUSALS.items() if sign in said), "")
 
 
 def passwords_written(production: object) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 from psycopg.errors import InsufficientPrivilege
@@ -10,6 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from orchestrator import logs
+from orchestrator.core.addresses import ABSENT, why_refused
 from orchestrator.errors import OutsideFailure
 from orchestrator.store.migrations import migrate
 
@@ -27,29 +27,16 @@ class ControlDatabaseRefused(ControlDatabaseUnreachable):
     code = "outside_failure.control_database_refused"
 
 
-REFUSALS = {
-    "password authentication failed": "the account or its password is wrong",
-    "no password supplied": "it asks for a password and none is configured",
-    "no pg_hba.conf entry": "its pg_hba.conf has no line for this account from here",
-    "not permitted to log in": "the account may not log in",
-    "permission denied for database": "the account may not connect to this database",
-}
-ABSENT = re.compile(r'(database|role) "[^"]*" does not exist')
-
-
 def _told(failure: OperationalError) -> tuple[ControlDatabaseUnreachable, bool]:
     """What stops us, and whether that may pass: a server may be starting, and one just made makes its database last."""
-    said = str(failure.orig)
-    absent = ABSENT.search(said)
-    why = f"there is no such {absent.group(1)}" if absent else ""
-    why = why or next((meaning for sign, meaning in REFUSALS.items() if sign in said), "")
+    why = why_refused(str(failure.orig))
     if why:
         refused = ControlDatabaseRefused(
             f"The control database refuses us: {why}.",
             effect="Nothing was started or changed.",
             next_step="Correct the address in control.dsn_file (or control.dsn) of configs/orchestrator.yaml.",
         )
-        return refused, absent is not None
+        return refused, why.startswith(ABSENT)
     unreachable = ControlDatabaseUnreachable(
         "The control database does not answer.",
         effect="Nothing was started or changed.",

@@ -15,7 +15,9 @@ from psycopg import conninfo, sql
 
 from orchestrator import config
 from orchestrator.config import PROJECT, InvalidConfiguration, Settings
+from orchestrator.core.ports.production import ProductionRefuses, ProductionUnreachable
 from orchestrator.demo import hotels
+from orchestrator.drivers.postgres.apply.production import PostgresProduction
 from orchestrator.setup.steps import CheckResult
 from orchestrator.store.opening import ControlDatabaseRefused, ControlDatabaseUnreachable, migrate_when_ready
 from orchestrator.store.session import connect
@@ -175,6 +177,24 @@ def test_a_control_database_that_refuses_us_says_why(
     with pytest.raises(ControlDatabaseRefused, match=cause):
         migrate_when_ready(store, patience_s=0.0)
     store.dispose()
+
+
+@pytest.mark.parametrize(
+    ("dsn", "failure", "why"),
+    [
+        ("user=guest dbname=hotels password=wrong", ProductionRefuses, "password is wrong"),
+        ("user=guest dbname=nowhere password=pass", ProductionRefuses, "no such database"),
+        ("user=guest dbname=hotels port=1", ProductionUnreachable, "does not answer"),
+    ],
+)
+def test_a_production_that_refuses_the_promote_credential_says_why(
+    company: Cluster, dsn: str, failure: type[ProductionUnreachable], why: str
+) -> None:
+    port = "" if "port=" in dsn else f"port={company.port}"
+    at = f"host=127.0.0.1 {port} {dsn}"
+    with pytest.raises(failure, match=why) as refused:
+        PostgresProduction(at).check_credential([])
+    assert type(refused.value) is failure and "guest" not in str(refused.value) and refused.value.next_step
 
 
 def test_a_control_database_that_is_away_and_one_in_order(tmp_path: Path, company: Cluster) -> None:

@@ -52,6 +52,12 @@ class ProductionUnreachable(OutsideFailure):
     code = "outside_failure.production"
 
 
+class ProductionRefuses(ProductionUnreachable):
+    """It answers and does not let the credential in."""
+
+    code = "outside_failure.production_refuses"
+
+
 class CredentialTooWeak(OutsideFailure):
     """The credential lacks a right the write needs."""
 

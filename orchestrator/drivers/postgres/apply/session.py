@@ -12,8 +12,14 @@ from psycopg.adapt import AdaptersMap, Dumper, Transformer
 from psycopg.pq import Format
 from psycopg.types.string import TextLoader
 
+from orchestrator.core.addresses import why_refused
 from orchestrator.core.changeset.text_form import PINNED_SETTINGS
-from orchestrator.core.ports.production import CredentialTooWeak, ProductionBusy, ProductionUnreachable
+from orchestrator.core.ports.production import (
+    CredentialTooWeak,
+    ProductionBusy,
+    ProductionRefuses,
+    ProductionUnreachable,
+)
 from orchestrator.core.promotion.order import WriteLimits
 
 CONNECT_TIMEOUT_S = 10
@@ -102,6 +108,13 @@ def connected(dsn: str, *, purpose: str) -> Iterator[Session]:
             dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=f"orchestrator {purpose}"
         )
     except psycopg.Error as error:
+        if why := why_refused(str(error)):
+            raise ProductionRefuses(
+                f"Production refuses the credential: {why}.",
+                effect="Nothing was written.",
+                next_step="Correct production.primary (or production.mirror, which is compared with) in"
+                " configs/orchestrator.yaml and the file it names as password_file, then try again.",
+            ) from error
         raise unreachable() from error
     try:
         connection.adapters.register_dumper(str, _TextDumper)
