@@ -57,7 +57,7 @@ class EngineKindStep:
     name = "kind of engine"
 
     def check(self) -> CheckResult:
-        connection = Connection(timeout_s=10)
+        connection = Connection()
         try:
             with translated("The engine could not be asked what it is"):
                 info: dict[str, Any] = connection.api.info()
