@@ -15,6 +15,8 @@ from .template import Template, wait_for
 _REPORT_BYTES_MAX = 4 * 1024 * 1024
 # A new monitor is made once a command was answered, or after this while when it runs for long.
 _REFILL_WAIT_S = 0.5
+# A tenant that runs no command for this while does without: waiting costs memory.
+_IDLE_S = 300.0
 
 
 class Monitored:
@@ -86,6 +88,7 @@ class Starter:
         self._template: Template | None = None
         self._standby: socket.socket | None = None
         self._refill: Timer | None = None
+        self._idle: Timer | None = None
         self._closed = False
 
     def begin(self) -> None:
@@ -107,7 +110,8 @@ class Starter:
             try:
                 self._standby = self._monitor()
             except OSError:
-                pass
+                return
+            self._idle = self._loop.later(_IDLE_S, self._release)
 
     def fill_soon(self, delay_s: float = _REFILL_WAIT_S) -> None:
         if self._refill is not None:
@@ -125,10 +129,21 @@ class Starter:
         self._closed = True
         self._drop()
 
+    def _take(self) -> socket.socket | None:
+        """The monitor that waits, if any; none waits then."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        standby, self._standby = self._standby, None
+        return standby
+
+    def _release(self) -> None:
+        standby = self._take()
+        if standby is not None:
+            standby.close()
+
     def _drop(self) -> None:
-        if self._standby is not None:
-            self._standby.close()
-            self._standby = None
+        self._release()
         if self._template is not None:
             self._template.close()
             self._template = None
@@ -175,7 +190,7 @@ class Starter:
         return Monitored(pid, ours["stdin"], ours["stdout"], ours["stderr"], channel.detach())
 
     def _hand_over(self, message: bytes, descriptors: list[int]) -> tuple[socket.socket, int]:
-        standby, self._standby = self._standby, None
+        standby = self._take()
         if standby is not None:
             self.fill_soon()
             try:

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.core.ports.sandboxd import CommandStarted
 from orchestrator.drivers.docker.engine import DockerEngine
+from tests.sandbox_image.test_weakened import source, weakened
 from tests.support.engine import SessionImages
 from tests.support.processes import OWN_MAX, Process, eventually, lineage, processes, settled
 from tests.support.sandbox import Sandbox, running_sandbox
@@ -34,6 +35,13 @@ def waiting(sandbox: Sandbox) -> dict[str, Process]:
     return dict(zip(NAMES, lineage(sandbox), strict=True))
 
 
+def is_dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def started(sandbox: Sandbox, *argv: str) -> tuple[int, int | None]:
     """The process id a command ran as, inside the container, and its exit code."""
     events = list(sandbox.client.run(sandbox.command(*argv)))
@@ -54,6 +62,8 @@ def test_a_command_runs_in_the_process_that_waited_and_another_takes_its_place(f
 def test_a_killed_process_that_waited_is_replaced(fresh: Sandbox, name: str) -> None:
     killed = waiting(fresh)[name]
     os.kill(killed.pid, signal.SIGKILL)
+    # A command handed to a dying process is answered as lost: whether it ran is not known.
+    assert eventually(lambda: is_dead(killed.pid))
     for _ in range(3):
         assert fresh.run("/usr/bin/true").exited.exit_code == 0
     assert killed not in waiting(fresh).values()
@@ -109,6 +119,17 @@ def test_what_waits_holds_nothing_of_a_command_and_cannot_be_looked_into(fresh: 
         assert all(target in ordinary or target.endswith(allowed[name]) for target in held), held
         # The kernel gives the files of what cannot be looked into to root.
         assert (root / "environ").stat().st_uid == 0
+
+
+def test_a_tenant_that_runs_nothing_for_long_keeps_nothing_waiting(
+    engine: DockerEngine, images: SessionImages, tmp_path: Path
+) -> None:
+    soon = source("starter.py", "_IDLE_S = 300.0", "_IDLE_S = 0.2")
+    with weakened(engine, images.sandbox, tmp_path, change=soon) as sandbox:
+        sandbox.list("/usr/bin/true")
+        for _ in range(2):
+            assert sandbox.run("/usr/bin/true").exited.exit_code == 0
+            assert eventually(lambda: len(processes(sandbox)) == OWN_MAX - 2)
 
 
 def test_a_file_that_was_replaced_is_granted_as_it_is_now(fresh: Sandbox) -> None:
