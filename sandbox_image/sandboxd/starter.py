@@ -14,7 +14,7 @@ from .template import Template, wait_for
 
 _REPORT_BYTES_MAX = 4 * 1024 * 1024
 # A new monitor is made once a command was answered, or after this while when it runs for long.
-_REFILL_WAIT_S = 0.5
+_REFILL_WAIT_S = 0.02
 # A tenant that runs no command for this while does without: waiting costs memory.
 _IDLE_S = 300.0
 
