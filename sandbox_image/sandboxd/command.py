@@ -182,8 +182,9 @@ class Command:
             while self._read(stream):
                 pass
         self._send(protocol.encode(self._exited()))
-        for name in ("stdin", "stdout", "stderr", "channel"):
+        for name in ("stdin", "stdout", "stderr"):
             self._close(name)
+        self._loop.forget(self.monitored.channel)
         self._on_end(self)
 
     @property

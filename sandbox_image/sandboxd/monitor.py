@@ -4,8 +4,9 @@ The template forks the monitor, the monitor enters a domain of its own that only
 forks the process that becomes the program, which enters a second, nested domain and is executed. A signal cannot leave
 a domain upwards, and the monitor's kill(-1) does not leave its own either: it ends exactly the program's tree.
 
-Both processes are made before it is known what they will run: until then they hold no descriptor, right or value of
-any command, and they end when the supervisor closes their channel.
+Both processes are made before it is known what they will run, and they end when the supervisor closes their channel.
+A monitor whose tree is proven dead may watch the tenant's next command: it has closed every descriptor of the earlier
+one, and what becomes the program is forked anew.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import signal
 import socket
 import time
@@ -23,6 +23,8 @@ from .launch import Order
 from .program import Waiting, place
 from .tree import Tree
 
+# What the supervisor says to a monitor that has reported, and is wanted for another command.
+AGAIN = b"n"
 # Where a monitor finds its descriptors.
 _CHANNEL, _SCOPE = 3, 4
 # A program that ends within this while is reported once, started and ended: each report wakes others up.
@@ -30,7 +32,7 @@ _BRIEF_S = 0.003
 
 
 def run(channel: int, scope: int) -> None:
-    """The whole life of a freshly forked monitor: get ready, wait for a launch, watch it, report, end."""
+    """The whole life of a freshly forked monitor: get ready, wait for a launch, watch it, report; again when asked."""
     gc.disable()
     null = os.open("/dev/null", os.O_RDWR)
     place([null, null, null, channel, *([scope] if scope >= 0 else [])])
@@ -48,10 +50,18 @@ def run(channel: int, scope: int) -> None:
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=_CHANNEL)
     waiting = _program()
     _rehearse(supervisor)
-    order = launch.receive(supervisor)
-    if order is None:
-        return
-    _watch(order, waiting, supervisor, Tree(scoped=scoped, wake=wake_read, channel=_CHANNEL, counters=counters))
+    while True:
+        order = launch.receive(supervisor)
+        if order is None:
+            return
+        tree = Tree(scoped=scoped, wake=wake_read, channel=_CHANNEL, counters=counters)
+        if not _watch(order, waiting, supervisor, tree):
+            return
+        # Whatever is done next keeps a processor busy that the supervisor could answer on: not before it says so.
+        if supervisor.recv(1) != AGAIN:
+            return
+        del order, tree
+        waiting = _program()
 
 
 def _rehearse(channel: socket.socket) -> None:
@@ -65,7 +75,8 @@ def _rehearse(channel: socket.socket) -> None:
     json.dumps({"changed": [], "changed_complete": True, "cpu_s": 0.1, "status": None})
 
 
-def _watch(order: Order, waiting: Waiting | None, supervisor: socket.socket, tree: Tree) -> None:
+def _watch(order: Order, waiting: Waiting | None, supervisor: socket.socket, tree: Tree) -> bool:
+    """From its start to the report of its end; whether nothing of it is left."""
     began = time.monotonic()
     before, before_complete = changes.listing(order.workspace) if order.changed_paths else ({}, True)
     problem = order.problem or _start(order, waiting, tree)
@@ -81,7 +92,6 @@ def _watch(order: Order, waiting: Waiting | None, supervisor: socket.socket, tre
         started = b""
         tree.watch(order.write_bytes)
     stuck = not tree.end()
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     names: list[str] = []
     complete = True
     if order.changed_paths:
@@ -94,15 +104,14 @@ def _watch(order: Order, waiting: Waiting | None, supervisor: socket.socket, tre
         "over": tree.over,
         "stuck": stuck,
         "duration_s": time.monotonic() - began,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "memory_peak_bytes": usage.ru_maxrss * 1024,
+        "cpu_s": tree.cpu_s,
+        "memory_peak_bytes": tree.memory_peak_bytes,
         "written_bytes": tree.written(),
         "changed": names,
         "changed_complete": complete,
     }
     supervisor.sendall(started + b"E" + json.dumps(result).encode() + b"\n")
-    # Ending keeps a processor busy that the supervisor could answer on: not before it has.
-    supervisor.recv(1)
+    return not stuck
 
 
 def _enter_signal_scope() -> bool:

@@ -271,6 +271,7 @@ class Server:
         if command.orphaned:
             log(f"the monitor of {command.name} was killed; ending what it left behind")
             kill_orphans(self._known_children(), command.monitored.pid)
+        self.starter.take_back(command.monitored, again=not command.stopped_by)
         # The next command shall find a monitor that waits; but whoever reads this answer needs a processor first.
         self.starter.fill_soon(_REFILL_AFTER_S)
 

@@ -10,22 +10,57 @@ from . import launch as handover
 from .domain import Domain, ImageFiles, LinkInGrant
 from .launch import Launch
 from .loop import Loop, Timer
-from .template import Template, wait_for
+from .monitor import AGAIN
+from .template import MONITOR_WAIT_S, Template, wait_for
 
 _REPORT_BYTES_MAX = 4 * 1024 * 1024
 # A new monitor is made once a command was answered, or after this while when it runs for long.
 _REFILL_WAIT_S = 0.02
 # A tenant that runs no command for this while does without: waiting costs memory.
 _IDLE_S = 300.0
+# A monitor collects no garbage: after so many commands another one takes its place.
+_COMMANDS_MAX = 100
+
+
+class Standby:
+    """A monitor that waits, or will when it is told so."""
+
+    __slots__ = ("channel", "commands", "is_resting", "pid", "template")
+
+    def __init__(self, channel: socket.socket, template: int, *, pid: int = 0, commands: int = 0) -> None:
+        self.channel = channel
+        # Whose child it is.
+        self.template = template
+        # 0 until it has said so.
+        self.pid = pid
+        # How many it has watched already. After one it rests until it is told to make ready for another.
+        self.commands = commands
+        self.is_resting = commands > 0
+
+    def make_ready(self) -> None:
+        """Raises OSError when it is gone."""
+        if self.is_resting:
+            self.channel.sendall(AGAIN)
+            self.is_resting = False
+
+    def give(self, message: bytes, descriptors: list[int]) -> None:
+        """Hand a launch over as soon as it can be taken. Raises OSError when it is gone."""
+        self.make_ready()
+        if not self.pid:
+            self.pid = wait_for(self.channel)
+        handover.send(self.channel, message, descriptors)
 
 
 class Monitored:
     """The supervisor's ends of a started command: its streams and the channel to its monitor; -1 when closed."""
 
-    __slots__ = ("_heard", "channel", "pid", "program", "report", "stderr", "stdin", "stdout")
+    __slots__ = ("_heard", "channel", "commands", "pid", "program", "report", "stderr", "stdin", "stdout", "template")
 
-    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int, channel: int) -> None:
-        self.pid = pid
+    def __init__(self, monitor: Standby, stdin: int, stdout: int, stderr: int) -> None:
+        self.pid = monitor.pid
+        self.template = monitor.template
+        # How many this monitor has watched, this one included.
+        self.commands = monitor.commands + 1
         # Of the program, once it was started.
         self.program = 0
         # How it ended. None when nothing more comes: its monitor was killed, and its tree is the supervisor's to kill.
@@ -34,7 +69,7 @@ class Monitored:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.channel = channel
+        self.channel = monitor.channel.detach()
 
     def close(self, name: str) -> None:
         descriptor = getattr(self, name)
@@ -77,7 +112,7 @@ class Monitored:
 class Starter:
     """Holds one monitor ready; a start that finds none, because others came just before, has one made.
 
-    The monitor that waits was given nothing yet: what it will run, and under which policy, comes with the launch.
+    The monitor that waits holds no launch yet: what it will run, and under which policy, comes with that.
     """
 
     def __init__(self, loop: Loop, abi: int, scope: int) -> None:
@@ -86,7 +121,7 @@ class Starter:
         self._scope = scope
         self._files = ImageFiles()
         self._template: Template | None = None
-        self._standby: socket.socket | None = None
+        self._standby: Standby | None = None
         self._refill: Timer | None = None
         self._idle: Timer | None = None
         self._closed = False
@@ -106,17 +141,38 @@ class Starter:
         if self._refill is not None:
             self._refill.cancel()
             self._refill = None
-        if self._standby is None and not self._closed:
-            try:
-                self._standby = self._monitor()
-            except OSError:
+        if self._closed:
+            return
+        try:
+            if self._standby is not None:
+                self._standby.make_ready()
                 return
-            self._idle = self._loop.later(_IDLE_S, self._release)
+        except OSError:
+            self._release()  # killed while it rested
+        try:
+            self._keep(self._monitor())
+        except OSError:
+            return
 
     def fill_soon(self, delay_s: float = _REFILL_WAIT_S) -> None:
         if self._refill is not None:
             self._refill.cancel()
         self._refill = self._loop.later(delay_s, self.fill)
+
+    def take_back(self, monitored: Monitored, *, again: bool) -> None:
+        """Its command has ended and was answered; `again`: by itself, so that its monitor can watch another."""
+        if monitored.channel < 0:
+            return
+        channel = socket.socket(fileno=monitored.channel)
+        monitored.channel = -1
+        is_sound = monitored.report is not None and not monitored.report.get("stuck")
+        is_ours = self._template is not None and self._template.pid == monitored.template
+        is_wanted = self._standby is None and monitored.commands < _COMMANDS_MAX
+        if again and is_sound and is_ours and is_wanted:
+            channel.settimeout(MONITOR_WAIT_S)
+            self._keep(Standby(channel, monitored.template, pid=monitored.pid, commands=monitored.commands))
+        else:
+            channel.close()
 
     def ended(self, pid: int) -> None:
         """A child was reaped: the next monitor is made by a new template when it was that."""
@@ -129,7 +185,11 @@ class Starter:
         self._closed = True
         self._drop()
 
-    def _take(self) -> socket.socket | None:
+    def _keep(self, standby: Standby) -> None:
+        self._standby = standby
+        self._idle = self._loop.later(_IDLE_S, self._release)
+
+    def _take(self) -> Standby | None:
         """The monitor that waits, if any; none waits then."""
         if self._idle is not None:
             self._idle.cancel()
@@ -140,7 +200,7 @@ class Starter:
     def _release(self) -> None:
         standby = self._take()
         if standby is not None:
-            standby.close()
+            standby.channel.close()
 
     def _drop(self) -> None:
         self._release()
@@ -148,14 +208,14 @@ class Starter:
             self._template.close()
             self._template = None
 
-    def _monitor(self) -> socket.socket:
+    def _monitor(self) -> Standby:
         if self._template is not None:
             try:
-                return self._template.monitor()
+                return Standby(self._template.monitor(), self._template.pid)
             except OSError:
                 self._template.close()  # killed: once more, with a new one
         self._template = Template(self._scope)
-        return self._template.monitor()
+        return Standby(self._template.monitor(), self._template.pid)
 
     def start(self, launch: Launch, *, stdin: bool) -> Monitored:
         """Hand the launch to a monitor. Raises OSError when the process or descriptor limit does not allow it."""
@@ -176,7 +236,7 @@ class Starter:
             if domain.descriptor >= 0:
                 passed["domain"] = domain.descriptor
             message = launch.message(passed, confined=self._abi > 0, problem=problem)
-            channel, pid = self._hand_over(message, list(passed.values()))
+            monitor = self._hand_over(message, list(passed.values()))
         except OSError:
             for descriptor in ours.values():
                 if descriptor >= 0:
@@ -186,23 +246,26 @@ class Starter:
             domain.close()
             for descriptor in theirs.values():
                 os.close(descriptor)
-        channel.setblocking(False)
-        return Monitored(pid, ours["stdin"], ours["stdout"], ours["stderr"], channel.detach())
+        monitor.channel.setblocking(False)
+        return Monitored(monitor, ours["stdin"], ours["stdout"], ours["stderr"])
 
-    def _hand_over(self, message: bytes, descriptors: list[int]) -> tuple[socket.socket, int]:
+    def _hand_over(self, message: bytes, descriptors: list[int]) -> Standby:
         standby = self._take()
         if standby is not None:
             self.fill_soon()
             try:
-                return standby, _give(standby, message, descriptors)
+                standby.give(message, descriptors)
             except OSError:
-                standby.close()  # killed while it waited
-        channel = self._monitor()
+                standby.channel.close()  # killed while it waited
+            else:
+                return standby
+        monitor = self._monitor()
         try:
-            return channel, _give(channel, message, descriptors)
+            monitor.give(message, descriptors)
         except OSError:
-            channel.close()
+            monitor.channel.close()
             raise
+        return monitor
 
     def _build_domain(self, launch: Launch) -> tuple[Domain, str]:
         """The program's domain, made here because a freshly forked process pays for every page it touches.
@@ -222,10 +285,3 @@ class Starter:
         except OSError as failure:
             return domain, f"the kernel refused the domain: {failure.strerror}"
         return domain, ""
-
-
-def _give(channel: socket.socket, message: bytes, descriptors: list[int]) -> int:
-    """Hand over as soon as the monitor is ready; its process id. Raises OSError when it is gone."""
-    pid = wait_for(channel)
-    handover.send(channel, message, descriptors)
-    return pid

@@ -1,7 +1,7 @@
 """A copy of the supervisor that does nothing but fork monitors.
 
-It is made before anybody was answered, so no process of a command holds anything of an earlier one; and the supervisor
-does not fork while it serves, after which it would pay again for every page it touches.
+It is made before anybody was answered, so it holds nothing of any command; and the supervisor does not fork while it
+serves, after which it would pay again for every page it touches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .program import place
 
 _CHANNEL, _SCOPE = 3, 4
 # How long the template may take to fork, and a monitor to take its launch over; long, for a machine short of memory.
-_WAIT_S = 30.0
+MONITOR_WAIT_S = 30.0
 _LINE_BYTES_MAX = 256
 
 
@@ -41,13 +41,13 @@ class Template:
             finally:
                 os._exit(0)
         theirs.close()
-        self._channel.settimeout(_WAIT_S)
+        self._channel.settimeout(MONITOR_WAIT_S)
 
     def monitor(self) -> socket.socket:
         """The channel to a new monitor, which gets ready meanwhile. Raises OSError when nobody is there to make one."""
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            channel.settimeout(_WAIT_S)
+            channel.settimeout(MONITOR_WAIT_S)
             rights = struct.pack("=i", theirs.fileno())
             self._channel.sendmsg([b"m"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except OSError:

@@ -18,6 +18,9 @@ class Tree:
         self.program = -1
         self.status: int | None = None
         self.over = ""
+        # Of what was reaped, each with those it had reaped itself.
+        self.cpu_s = 0.0
+        self.memory_peak_bytes = 0
         self._scoped = scoped
         self._wake = wake
         self._channel = channel
@@ -84,11 +87,13 @@ class Tree:
         """Collect the dead; True while any child is left."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return False
             if pid == 0:
                 return True
+            self.cpu_s += usage.ru_utime + usage.ru_stime
+            self.memory_peak_bytes = max(self.memory_peak_bytes, usage.ru_maxrss * 1024)
             if pid == self.program:
                 self.status = status
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.ports.sandboxd import CommandStarted
+from orchestrator.core.ports.sandboxd import CommandLimits, CommandStarted, StoppedBy
 from orchestrator.drivers.docker.engine import DockerEngine
 from tests.sandbox_image.test_weakened import source, weakened
 from tests.support.engine import SessionImages
@@ -25,6 +25,15 @@ NAMES = ("sandboxd", "template", "monitor", "program")
 def fresh(engine: DockerEngine, images: SessionImages) -> Iterator[Sandbox]:
     """One nobody else kills processes of, and without an app."""
     with running_sandbox(engine, images.sandbox) as running:
+        running.list("/usr/bin/python3", "/usr/bin/true")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient(engine: DockerEngine, images: SessionImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One that has no second monitor made while a command runs, however long that takes on a busy machine."""
+    late = source("starter.py", "_REFILL_WAIT_S = 0.02", "_REFILL_WAIT_S = 60.0")
+    with weakened(engine, images.sandbox, tmp_path_factory.mktemp("patient"), change=late) as running:
         running.list("/usr/bin/python3", "/usr/bin/true")
         yield running
 
@@ -49,13 +58,46 @@ def started(sandbox: Sandbox, *argv: str) -> tuple[int, int | None]:
     return events[0].pid, events[-1].exit_code  # type: ignore[union-attr]
 
 
-def test_a_command_runs_in_the_process_that_waited_and_another_takes_its_place(fresh: Sandbox) -> None:
-    before = waiting(fresh)
-    assert started(fresh, "/usr/bin/true") == (before["program"].inside, 0)
-    after = waiting(fresh)
+def test_a_command_runs_in_the_process_that_waited_and_another_takes_its_place(patient: Sandbox) -> None:
+    before = waiting(patient)
+    assert started(patient, "/usr/bin/true") == (before["program"].inside, 0)
+    after = waiting(patient)
     assert after["template"] == before["template"]
-    assert after["monitor"].pid != before["monitor"].pid
-    assert started(fresh, "/usr/bin/true") == (after["program"].inside, 0)
+    assert after["monitor"] == before["monitor"]
+    assert after["program"].pid != before["program"].pid
+    assert started(patient, "/usr/bin/true") == (after["program"].inside, 0)
+
+
+def test_what_one_command_used_is_not_charged_to_the_next(patient: Sandbox) -> None:
+    ready = waiting(patient)["monitor"]
+    greedy = patient.python("import os; os.write(os.open('much', os.O_CREAT | os.O_WRONLY), bytearray(60_000_000))")
+    assert greedy.exited.memory_peak_bytes > 60_000_000
+    assert waiting(patient)["monitor"] == ready
+    modest = patient.run("/usr/bin/true").exited
+    assert modest.memory_peak_bytes < 60_000_000
+    assert modest.cpu_s < greedy.exited.cpu_s
+
+
+def test_a_monitor_that_was_told_to_end_its_command_watches_no_other(patient: Sandbox) -> None:
+    before = waiting(patient)["monitor"]
+    limits = CommandLimits(wall_s=0.5)
+    ended = patient.python("import time; time.sleep(60)", limits=limits).exited
+    assert ended.stopped_by is StoppedBy.WALL
+    assert eventually(lambda: is_dead(before.pid))
+    assert waiting(patient)["monitor"] != before
+
+
+def test_a_monitor_is_replaced_after_so_many_commands(
+    engine: DockerEngine, images: SessionImages, tmp_path: Path
+) -> None:
+    few = source("starter.py", "_COMMANDS_MAX = 100", "_COMMANDS_MAX, _REFILL_WAIT_S = 2, 60.0")
+    with weakened(engine, images.sandbox, tmp_path, change=few) as sandbox:
+        sandbox.list("/usr/bin/true")
+        seen = []
+        for _ in range(5):
+            seen.append(waiting(sandbox)["monitor"].pid)
+            assert sandbox.run("/usr/bin/true").exited.exit_code == 0
+        assert seen[0] == seen[1] != seen[2] == seen[3] != seen[4]
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
