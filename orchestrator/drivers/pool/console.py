@@ -18,6 +18,7 @@ from orchestrator.drivers.pool.configuration import CONSOLE_DATABASE, CONSOLE_US
 
 ANSWER_TIMEOUT_S = 5
 EVICT_EVERY_S = 0.05
+LOGINS_WAIT_S, LOGINS_POLL_S = 2.0, 0.002
 NOT_PAUSED = "is not paused"
 
 
@@ -78,6 +79,7 @@ class Console:
         if self._is_paused(databases):
             return 0.0, 0
         pausing = _Pausing(self._connect())
+        self._let_logins_end(self._ready)  # nobody is held back yet
         began = time.monotonic()
         ended = 0
         try:
@@ -99,6 +101,19 @@ class Console:
                 raise self._failed("PAUSE", error) from error
             raise
         return time.monotonic() - began, ended
+
+    def _let_logins_end(self, connection: psycopg.Connection[Any]) -> None:
+        """Wait a little until no server connection is just being made.
+
+        PAUSE cuts those off, and PgBouncer then takes the database for one that refuses logins: after RESUME clients
+        wait for its next try, or are refused until a login has succeeded.
+        """
+        deadline = time.monotonic() + LOGINS_WAIT_S
+        while time.monotonic() < deadline:
+            (pools,) = self._run_on(connection, ("SHOW POOLS",))
+            if not any(int(row["sv_login"]) for row in pools if row["database"] == self._spec.database):
+                return
+            time.sleep(LOGINS_POLL_S)
 
     def _is_paused(self, databases: list[dict[str, Any]]) -> bool:
         return any(str(row["paused"]) == "1" for row in databases if row["name"] == self._spec.database)

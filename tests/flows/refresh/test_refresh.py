@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -28,6 +29,7 @@ from orchestrator.core.refresh import (
 )
 from orchestrator.core.tenants import PoolMode, RefreshPolicy, Tenant, TenantState
 from orchestrator.drivers.docker.engine import DockerEngine
+from orchestrator.drivers.pool.console import Console
 from orchestrator.drivers.volume.trees import LocalVolume
 from orchestrator.errors import OrchestratorError
 from orchestrator.store import refreshes
@@ -51,6 +53,31 @@ def _ask(plane: DataPlane, tenant: Tenant, query: str) -> object:
 def _run(plane: DataPlane, tenant: Tenant, query: str) -> None:
     with psycopg.connect(plane.dsn(tenant), autocommit=True) as connection:
         connection.execute(query.encode())
+
+
+def test_a_login_under_way_is_not_cut_off_by_a_swap(plane: DataPlane, tenant: Tenant) -> None:
+    """PgBouncer would take the server for a failing one: clients wait for its next try, or are told so."""
+    live = plane.live(tenant).id
+    spec = plane.pools.spec(tenant, plane.limits)
+    database = plane.servers.dsn(plane.places.database_sockets(tenant.id, live), database=spec.database)
+    slow = "BEGIN PERFORM pg_sleep(0.1); END"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS '{slow}'".encode())
+        connection.execute("CREATE EVENT TRIGGER slow_login ON login EXECUTE FUNCTION slow()")
+
+    def logins() -> int:
+        (pools,) = Console(spec).run("SHOW POOLS")
+        return sum(int(row["sv_login"]) for row in pools if row["database"] == spec.database)
+
+    plane.pools.swap(tenant, plane.limits, old_id=live, new_id=live)  # which leaves no connection to the server
+    with ThreadPoolExecutor(1) as others:
+        first = others.submit(_ask, plane, tenant, "SELECT 1")
+        deadline = time.monotonic() + 30
+        while not logins() and not first.done():
+            assert time.monotonic() < deadline, "nobody signs in"
+        plane.pools.swap(tenant, plane.limits, old_id=live, new_id=live)
+        assert plane.pools.pools.status(spec).waiting == 0, "its login was cut off"
+        assert first.result() == 1
 
 
 def test_writers_never_see_a_failure_while_their_database_is_replaced(plane: DataPlane, tenant: Tenant) -> None:
