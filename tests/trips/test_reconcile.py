@@ -190,15 +190,16 @@ def _stop(installation: Running, tenant: Tenant) -> None:
 
 def test_a_failed_launch_leaves_nothing_behind(installation: Running) -> None:
     admin = installation.browser("admin")
-    body = {"name": "no-image", "image": "there-is-no-such-image:1"}
+    # It exists, so the launch begins; a sandbox cannot be started from it.
+    body = {"name": "unfit", "image": installation.services.installation.drivers.images.pool}
     answer = admin.send("POST", f"{installation.console}/api/v1/tenants", body)
-    assert (answer.status, answer.json()["code"]) == (503, "outside_failure.image_missing"), answer.text
-    found = tenants.named(installation.services.store, "no-image")
-    assert found.state is TenantState.FAILED and "image" in found.reason
+    assert (answer.status, answer.json()["code"]) == (503, "outside_failure.sandbox_ended"), answer.text
+    found = tenants.named(installation.services.store, "unfit")
+    assert found.state is TenantState.FAILED and found.reason
     engine = installation.services.installation.drivers.engine
     assert engine.containers(tenant_id=found.id) == [] and engine.networks(tenant_id=found.id) == []
     assert not installation.services.launch.tenancy.generations.on_disk(found.id)
-    installation.run("tenant", "remove", "no-image", "--yes")
+    installation.run("tenant", "remove", "unfit", "--yes")
 
 
 def test_containers_that_are_not_ours_are_never_touched(installation: Running) -> None:
