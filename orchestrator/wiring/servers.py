@@ -11,8 +11,6 @@ from orchestrator.parts.generation import SERVICE_UID
 from orchestrator.wiring.drivers import WEB_PORT, Drivers
 
 CONTROL_DATABASE = "control"
-# Collect garbage sooner than Go would by itself: half the memory after a burst.
-PROXY_ENVIRONMENT = {"GOGC": "50"}
 
 
 def service_uid() -> int:
@@ -77,7 +75,6 @@ def proxy(drivers: Drivers) -> ContainerSpec:
             Mount(places.proxy, "/etc/traefik/dynamic", read_only=True),
             Mount(places.proxy_static, "/etc/traefik/static", read_only=True),
         ),
-        environment=PROXY_ENVIRONMENT,
         networks=(Attachment(edge_network(settings).name, settings.networks.edge_proxy),),
         published=((str(settings.proxy.listen), settings.proxy.port, WEB_PORT),),
     )
