@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.commands import Command, CommandMissing, CommandState, FileChanged, Outcome, OutputChunk, Place
 from orchestrator.core.tenants import Tenant
 from orchestrator.store.session import single
+from orchestrator.store.statement import Statement
 from orchestrator.store.tables.commands import COMMAND_CHANGES, COMMAND_OUTPUTS, COMMANDS
 
 NOW = func.clock_timestamp()
@@ -41,7 +41,8 @@ def _command(row: RowMapping) -> Command:
 # The two statements every command pays for are written out: building and compiling them anew would cost more than
 # running them. Neither waits for the disk: a crash can lose such a transaction, never tear it, and what a command may
 # rely on is its audit record, which is flushed before it runs.
-_ADD = """
+_ADD = Statement(
+    text("""
 INSERT INTO commands (
     id, tenant_id, tenant, actor_kind, actor_id, actor_name, on_behalf_of, argv, cwd, environment, stdin_bytes, place,
     network, timeout_s, decision, rule, reason, policy_version, approval_id, state, finished_at)
@@ -53,8 +54,9 @@ WHERE set_config('synchronous_commit', 'off', true) IS NOT NULL AND (
     CAST(:at_once AS integer) IS NULL OR CAST(:at_once AS integer) > (
         SELECT count(*) FROM commands WHERE tenant_id = CAST(:tenant_id AS text) AND state = 'running'))
 RETURNING created_at, finished_at
-"""
-_FINISH = """
+""")
+)
+_FINISHING = """
 UPDATE commands SET
     state = :state, exit_code = :exit_code, signal = :signal, stopped_by = :stopped_by, error = :error,
     truncated = :truncated, output_bytes = :output_bytes, written_bytes = :written_bytes, duration_ms = :duration_ms,
@@ -63,16 +65,17 @@ UPDATE commands SET
 WHERE id = :id AND state = 'running' AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 RETURNING finished_at
 """
-_FINISH_WITH_OUTPUT = f"""
-WITH done AS ({_FINISH}), kept AS (
+_FINISH = Statement(text(_FINISHING))
+_FINISH_WITH_OUTPUT = Statement(
+    text(f"""
+WITH done AS ({_FINISHING}), kept AS (
     INSERT INTO command_outputs (command_id, seq, stream, data)
     SELECT CAST(:id AS text), chunk.seq, chunk.stream, chunk.data
     FROM done, unnest(CAST(:seqs AS integer[]), CAST(:streams AS text[]), CAST(:datas AS bytea[]))
         AS chunk (seq, stream, data))
 SELECT finished_at FROM done
-"""
-
-_parsed = functools.cache(text)
+""")
+)
 
 
 def add(
@@ -120,8 +123,7 @@ def add(
         "state": state.value,
         "at_once": at_once,
     }
-    with single(store) as connection:
-        row = connection.execute(_parsed(_ADD), parameters).one_or_none()
+    row = _ADD.one(store, parameters)
     if row is None:
         return None
     place = Place(request.place)
@@ -161,9 +163,7 @@ def finish(store: Engine, command: Command, outcome: Outcome, output: Sequence[O
         parameters["seqs"] = [one.seq for one in output]
         parameters["streams"] = [one.stream for one in output]
         parameters["datas"] = [one.data for one in output]
-    with single(store) as connection:
-        statement = _parsed(_FINISH_WITH_OUTPUT if output else _FINISH)
-        row = connection.execute(statement, parameters).one_or_none()
+    row = (_FINISH_WITH_OUTPUT if output else _FINISH).one(store, parameters)
     if row is None:
         return None
     finished_at = row.finished_at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,7 +24,7 @@ from orchestrator.core.access import User
 from orchestrator.core.names import new_id
 from orchestrator.store import users
 from orchestrator.store.secrets import digest, new_secret
-from orchestrator.store.session import single
+from orchestrator.store.statement import Statement
 from orchestrator.store.tables.sessions import ENTRY_CODES, SESSIONS
 from orchestrator.store.tables.users import USERS
 
@@ -91,9 +90,7 @@ def begin(
     return secret, Session(**row._mapping)
 
 
-@functools.cache
 def _finding() -> Select[Any]:
-    """Built once: every request asks it."""
     parent = SESSIONS.alias("parent")
     has_parent = select(parent.c.id).where(parent.c.id == SESSIONS.c.parent_id, parent.c.expires_at > func.now())
     is_stale = (SESSIONS.c.seen_at < func.now() - _span(TOUCH_EVERY_S)).label("is_stale")
@@ -110,14 +107,15 @@ def _finding() -> Select[Any]:
     )
 
 
+_FIND = Statement(_finding())
+
+
 def find(engine: Engine, secret: str, hostname: str, *, idle_s: float) -> tuple[Session, User] | None:
     """The session this secret opens on this host, if it has neither expired nor been idle for too long, and whose.
 
     A host's session ends with the console's it came from.
     """
-    with single(engine) as connection:
-        given = {"digest": digest(secret), "hostname": hostname, "idle_s": idle_s}
-        row = connection.execute(_finding(), given).one_or_none()
+    row = _FIND.one(engine, {"digest": digest(secret), "hostname": hostname, "idle_s": idle_s})
     if row is None:
         return None
     if row.is_stale:

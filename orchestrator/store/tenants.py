@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Select, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core.names import new_id
@@ -23,7 +22,8 @@ from orchestrator.core.tenants import (
     TenantState,
 )
 from orchestrator.store import outbox
-from orchestrator.store.session import lock_key, single
+from orchestrator.store.session import lock_key
+from orchestrator.store.statement import Statement
 from orchestrator.store.tables.tenants import STEPS, TENANTS
 
 PRESENT = tuple(state for state in TenantState if state is not TenantState.REMOVED)
@@ -68,8 +68,8 @@ class Trouble:
     next_try_at: datetime | None
 
 
-def _tenant(row: Row[Any]) -> Tenant:
-    values = dict(row._mapping)
+def _tenant(row: Any) -> Tenant:
+    values = row._asdict()
     values["state"] = TenantState(values["state"])
     values["refresh_policy"] = RefreshPolicy(values["refresh_policy"])
     values["pool_mode"] = PoolMode(values["pool_mode"])
@@ -130,16 +130,16 @@ def named(engine: Engine, name: str) -> Tenant:
     return _one(engine, "name", name)
 
 
-@functools.cache
 def _finding(column: str) -> Select[Any]:
-    """Built once: nearly every request asks it."""
     is_wanted = TENANTS.c[column] == bindparam("wanted")
     return select(*_COLUMNS).where(is_wanted, TENANTS.c.state != TenantState.REMOVED)
 
 
+_FIND = {column: Statement(_finding(column)) for column in ("id", "name")}
+
+
 def _one(engine: Engine, column: str, shown: str) -> Tenant:
-    with single(engine) as connection:
-        row = connection.execute(_finding(column), {"wanted": shown}).one_or_none()
+    row = _FIND[column].one(engine, {"wanted": shown})
     if row is None:
         raise TenantMissing(
             f"There is no tenant {ascii(shown)[:60]}.", next_step="`orchestrator tenant list` shows those there are."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from orchestrator.core.access import Role, Scope, Token, TokenMissing, User
 from orchestrator.core.names import new_id
 from orchestrator.store import users
 from orchestrator.store.secrets import digest, new_secret
-from orchestrator.store.session import single
+from orchestrator.store.statement import Statement
 from orchestrator.store.tables.tokens import TOKENS
 from orchestrator.store.tables.users import USERS
 
@@ -58,17 +57,26 @@ def get(engine: Engine, token_id: str) -> Token:
     return _token(row)
 
 
-@functools.cache
+def _query() -> Any:
+    names = ("id", "user_id", "name", "role", "scopes", "tenant_ids", "created_at", "expires_at", "last_used_at")
+    stale = func.coalesce(TOKENS.c.last_used_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, USED_EVERY_S), True)
+    columns = [TOKENS.c[name] for name in (*names, "revoked_at")]
+    return select(*columns, USERS.c.name.label("user_name"), stale.label("is_stale")).join(
+        USERS, USERS.c.id == TOKENS.c.user_id
+    )
+
+
 def _finding() -> Any:
-    """Built once: every request asks it."""
     is_valid = (TOKENS.c.revoked_at.is_(None)) & (TOKENS.c.expires_at > func.now()) & (~USERS.c.is_disabled)
     return _query().add_columns(*users.columns()).where(TOKENS.c.digest == bindparam("digest"), is_valid)
 
 
+_FIND = Statement(_finding())
+
+
 def find(engine: Engine, secret: str) -> tuple[Token, User] | None:
     """The valid token this secret belongs to, and whose it is; notes its use, at most once a minute."""
-    with single(engine) as connection:
-        row = connection.execute(_finding(), {"digest": digest(secret)}).one_or_none()
+    row = _FIND.one(engine, {"digest": digest(secret)})
     if row is None:
         return None
     if row.is_stale:
@@ -96,15 +104,6 @@ def revoke(engine: Engine, token_id: str) -> None:
         )
     if done.rowcount != 1:
         raise TokenMissing(f"There is no token {ascii(token_id)[:60]}.")
-
-
-def _query() -> Any:
-    names = ("id", "user_id", "name", "role", "scopes", "tenant_ids", "created_at", "expires_at", "last_used_at")
-    stale = func.coalesce(TOKENS.c.last_used_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, USED_EVERY_S), True)
-    columns = [TOKENS.c[name] for name in (*names, "revoked_at")]
-    return select(*columns, USERS.c.name.label("user_name"), stale.label("is_stale")).join(
-        USERS, USERS.c.id == TOKENS.c.user_id
-    )
 
 
 def _token(row: Any) -> Token:

@@ -33,7 +33,7 @@ from orchestrator.parts.broker import Broker
 from orchestrator.parts.running import Task
 from orchestrator.store import approvals, commands
 from tests.support.cluster import Cluster
-from tests.support.gate import ADA, AGENT, BEN, Gated, NotingRunner, gated
+from tests.support.gate import ADA, AGENT, BEN, Gated, NotingRunner, broken, gated
 from tests.support.interfaces import tenant as another_tenant
 from tests.support.stores import control_store
 
@@ -61,12 +61,6 @@ def approval_for(gate: Gated, request: CommandRequest = RM, actor: Actor = AGENT
     with pytest.raises(ApprovalRequired) as waiting:
         gate.commands.run(gate.tenant, request, actor=actor)
     return str(waiting.value.fields["approval_id"])
-
-
-def broken(gate: Gated) -> None:
-    """The log can be written no more."""
-    (gate.audit_directory / "head").unlink(missing_ok=True)
-    (gate.audit_directory / "head").mkdir()
 
 
 def test_an_allowed_command_is_recorded_before_and_after(gate: Gated) -> None:

@@ -120,3 +120,9 @@ def gated(store: Engine, root: Path) -> Iterator[Gated]:
         approvals=ApprovalFlow(store, audit, policies),
         allowlist=AllowlistFlow(store, policies, lambda tenant_id: tenants.get(store, tenant_id)),
     )
+
+
+def broken(gate: Gated) -> None:
+    """Its log can be written no more."""
+    (gate.audit_directory / "head").unlink(missing_ok=True)
+    (gate.audit_directory / "head").mkdir()
