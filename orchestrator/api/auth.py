@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import Field
 
 from orchestrator.api import cookies, guards
-from orchestrator.api.deps import Body, PrincipalDep, ServicesDep, View, get_principal
+from orchestrator.api.deps import Body, PrincipalDep, ServicesDep, View, caller_of
 from orchestrator.api.problems import as_json, problem_of, reference_of
 from orchestrator.core import passes
 from orchestrator.core.access import Principal, SignInRequired
@@ -94,7 +94,7 @@ def enter(
     """At the console: carry the person who is signed in here over to one tenant's host."""
     proxy = services.settings.proxy
     try:
-        principal = get_principal(request, services)
+        principal = caller_of(request, services).principal()
     except SignInRequired:
         again = f"/auth/enter?{urlencode({'host': host, 'to': to})}"
         return RedirectResponse(f"{LOGIN}?next={quote(again, safe='')}", 303)

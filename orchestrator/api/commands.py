@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BeforeValidator, Field
 
-from orchestrator.api.deps import Body, OnceDep, ServicesDep, View, require, visible_tenant
+from orchestrator.api.deps import Body, CallerDep, MarkDep, Once, ServicesDep, View, require, visible_tenant
 from orchestrator.api.problems import reference_of
 from orchestrator.core.access import Principal, Scope
 from orchestrator.core.allowlist.request import CommandRequest, check_argv
@@ -153,11 +153,12 @@ def run(
     body: CommandBody,
     request: Request,
     services: ServicesDep,
-    who: Runner,
-    once: OnceDep,
+    caller: CallerDep,
+    mark: MarkDep,
     wait: Annotated[bool, Query(description="answer when it has ended")] = True,
 ) -> Any:
     """Run a command; with `wait=false` the answer comes at once and its events can be followed."""
+    who = caller.with_scope(Scope.COMMANDS_RUN)
     tenant = visible_tenant(services, who, body.tenant)
     reference = reference_of(request)
 
@@ -168,7 +169,7 @@ def run(
             command = services.commands.start(tenant, body.request(), actor=who.actor, request_id=reference)
         return _ran(services, command)
 
-    return once(work)
+    return Once(services, who, mark)(work)
 
 
 @router.post("/commands/explain", response_model=ExplanationView)

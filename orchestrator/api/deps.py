@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Request
@@ -17,6 +18,7 @@ from orchestrator.api import cookies
 from orchestrator.core.access import Principal, Scope, SignInRequired
 from orchestrator.core.tenants import Tenant, TenantMissing
 from orchestrator.errors import InvalidInput
+from orchestrator.flows.access import Access
 from orchestrator.store import idempotency, tenants
 from orchestrator.wiring.services import Services
 
@@ -44,17 +46,52 @@ async def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def get_principal(request: Request, services: ServicesDep) -> Principal:
-    """By bearer token, else by the console's session cookie. Raises SignInRequired."""
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme:
-        if scheme.lower() != "bearer" or not secret:
-            raise SignInRequired("Only bearer tokens are understood.", next_step="Authorization: Bearer orc_…")
-        return services.access.by_token(secret.strip())
+@dataclass(frozen=True)
+class Caller:
+    """Whoever asks, not looked up yet: that waits for the database.
+
+    A route that is asked often looks in the thread it works in anyway; the others have `require` do it in one more.
+    """
+
+    access: Access
+    authorization: str
+    cookie: str
+
+    def principal(self) -> Principal:
+        """By bearer token, else by the console's session cookie. Raises SignInRequired."""
+        scheme, _, secret = self.authorization.partition(" ")
+        if scheme:
+            if scheme.lower() != "bearer" or not secret:
+                raise SignInRequired("Only bearer tokens are understood.", next_step="Authorization: Bearer orc_…")
+            return self.access.by_token(secret.strip())
+        if not self.cookie:
+            raise SignInRequired("You are not signed in.", next_step="Sign in, or send a bearer token.")
+        return self.access.by_session(self.cookie)
+
+    def with_scope(self, scope: Scope) -> Principal:
+        """What `require` gives. Raises SignInRequired or ScopeMissing."""
+        principal = self.principal()
+        principal.require(scope)
+        return principal
+
+
+def caller_of(request: Request, services: Services) -> Caller:
+    """Who says to be asking."""
     cookie = cookies.taken(request, cookies.console_name(services.settings))
-    if not cookie:
-        raise SignInRequired("You are not signed in.", next_step="Sign in, or send a bearer token.")
-    return services.access.by_session(cookie)
+    return Caller(services.access, request.headers.get("authorization", ""), cookie)
+
+
+async def get_caller(request: Request, services: ServicesDep) -> Caller:
+    """As caller_of."""
+    return caller_of(request, services)
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+def get_principal(caller: CallerDep) -> Principal:
+    """Raises SignInRequired."""
+    return caller.principal()
 
 
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
@@ -86,26 +123,39 @@ def visible_tenant(services: Services, principal: Principal, name: str) -> Tenan
     return tenant
 
 
-async def get_once(
-    request: Request,
-    services: ServicesDep,
-    principal: PrincipalDep,
-    idempotency_key: Annotated[str | None, Header(max_length=KEY_LENGTH_MAX)] = None,
-) -> Once:
-    """Reads the body (already received) to tell one request from another."""
+@dataclass(frozen=True)
+class Mark:
+    """What tells one creation from another: the key its caller gave it, and the digest of the whole request."""
+
+    key: str | None
+    digest: bytes
+
+
+async def get_mark(
+    request: Request, idempotency_key: Annotated[str | None, Header(max_length=KEY_LENGTH_MAX)] = None
+) -> Mark:
+    """Reads the body (already received)."""
     body = await request.body()
     what = f"{request.method} {request.url.path}\0".encode() + body
-    return Once(services, principal.user_id, idempotency_key, hashlib.sha256(what).digest())
+    return Mark(idempotency_key, hashlib.sha256(what).digest())
+
+
+MarkDep = Annotated[Mark, Depends(get_mark)]
+
+
+async def get_once(services: ServicesDep, principal: PrincipalDep, mark: MarkDep) -> Once:
+    """For whoever asks."""
+    return Once(services, principal, mark)
 
 
 class Once:
     """Does a creation once per idempotency key: the same key and request again get the first answer again."""
 
-    def __init__(self, services: Services, owner: str, key: str | None, request_digest: bytes) -> None:
+    def __init__(self, services: Services, owner: Principal, mark: Mark) -> None:
         self._store = services.store
-        self._owner = owner
-        self._key = key
-        self._digest = request_digest
+        self._owner = owner.user_id
+        self._key = mark.key
+        self._digest = mark.digest
 
     def __call__(self, work: Callable[[], BaseModel], *, status: int = 201) -> JSONResponse:
         """Answer with what `work` returns. A failure is not kept: the key may be used again."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from orchestrator.api.auth import begin_session, end_session, local_path
-from orchestrator.api.deps import ServicesDep, get_principal
+from orchestrator.api.deps import ServicesDep, caller_of
 from orchestrator.core.access import InvalidUser, Role, SessionMissing, SignInRefused, SignInRequired, TooManySignIns
 from orchestrator.store import tokens, users
 from orchestrator.web.rendering import Renderer, protect
@@ -27,7 +27,7 @@ Actor = Annotated[Visit, acting()]
 def login(request: Request, services: ServicesDep, next: Annotated[str, Query(max_length=4000)] = "/") -> Response:
     """The sign-in form; whoever is signed in already goes on."""
     try:
-        if get_principal(request, services).session_id:
+        if caller_of(request, services).principal().session_id:
             return RedirectResponse(local_path(next), 303)
     except SignInRequired:
         pass

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from starlette.staticfiles import StaticFiles
 
 from orchestrator.api.app import create_app
-from orchestrator.api.deps import get_principal
+from orchestrator.api.deps import caller_of
 from orchestrator.api.problems import Problem
 from orchestrator.core.access import Role
 from orchestrator.errors import OrchestratorError
@@ -116,7 +116,7 @@ def _quiet_visit(request: Request, renderer: Renderer) -> Visit | None:
     """Who is looking at the error, if that can still be told."""
     services: Services = request.app.state.services
     try:
-        who = get_principal(request, services)
+        who = caller_of(request, services).principal()
     except (OrchestratorError, OSError, SQLAlchemyError):
         return None
     return Visit(request, services, renderer, who, FormData()) if who.session_id else None

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from orchestrator.api.app import create_app
-from orchestrator.api.deps import get_principal
+from orchestrator.api.deps import Caller, get_caller
 from orchestrator.core.access import ROLE_SCOPES, Principal, Role
 from orchestrator.core.ports.audit import AuditQuery
 from tests.support.cluster import Cluster
@@ -28,7 +28,18 @@ def store(cluster: Cluster) -> Iterator[Engine]:
         yield made
 
 
-class Caller:
+class Known(Caller):
+    """Signed in already."""
+
+    def __init__(self, who: Principal) -> None:
+        object.__setattr__(self, "who", who)
+
+    def principal(self) -> Principal:
+        who: Principal = self.__dict__["who"]
+        return who
+
+
+class As:
     """The API as one person or agent sees it."""
 
     def __init__(self, gate: Gated, tmp_path: Path) -> None:
@@ -45,7 +56,7 @@ class Caller:
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.become(Role.AGENT)
 
-    def become(self, role: Role, user: str = "ada", *, sees: bool = True) -> Caller:
+    def become(self, role: Role, user: str = "ada", *, sees: bool = True) -> As:
         who = Principal(
             user_id=f"user_{user}",
             name=user,
@@ -54,7 +65,7 @@ class Caller:
             tenant_ids=frozenset({self.gate.tenant.id} if sees else {"another"}),
             token_id=f"tok_{user}" if role is Role.AGENT else "",
         )
-        self.app.dependency_overrides[get_principal] = lambda: who
+        self.app.dependency_overrides[get_caller] = lambda: Known(who)
         return self
 
     def post(self, path: str, document: Any) -> Any:
@@ -68,12 +79,12 @@ class Caller:
 
 
 @pytest.fixture
-def api(store: Engine, tmp_path: Path) -> Iterator[Caller]:
+def api(store: Engine, tmp_path: Path) -> Iterator[As]:
     with gated(store, tmp_path) as gate:
-        yield Caller(gate, tmp_path)
+        yield As(gate, tmp_path)
 
 
-def test_a_command_comes_back_with_its_output_and_stands_in_the_list(api: Caller) -> None:
+def test_a_command_comes_back_with_its_output_and_stands_in_the_list(api: As) -> None:
     answer = api.run("ls", "-l")
     assert answer.status_code == 201, answer.text
     ran = answer.json()
@@ -84,7 +95,7 @@ def test_a_command_comes_back_with_its_output_and_stands_in_the_list(api: Caller
     assert record.text("request_id").startswith("r")
 
 
-def test_its_events_end_with_the_command(api: Caller) -> None:
+def test_its_events_end_with_the_command(api: As) -> None:
     ran = api.run("ls").json()
     events = api.get(f"/commands/{ran['id']}/events").text
     data = json.loads(events.split("data: ", 1)[1].split("\n", 1)[0])
@@ -106,7 +117,7 @@ def test_its_events_end_with_the_command(api: Caller) -> None:
         ({"argv": ["ls"], "tenant": "nobody"}, 404, None),
     ],
 )
-def test_what_is_refused_says_so(api: Caller, document: dict[str, Any], status: int, code: str | None) -> None:
+def test_what_is_refused_says_so(api: As, document: dict[str, Any], status: int, code: str | None) -> None:
     answer = api.post("/commands", {"tenant": "north", **document})
     assert answer.status_code == status, answer.text
     if code is not None:
@@ -114,7 +125,7 @@ def test_what_is_refused_says_so(api: Caller, document: dict[str, Any], status: 
     assert api.gate.runner.tasks == []
 
 
-def test_a_foreign_tenants_commands_are_not_even_told_of(api: Caller) -> None:
+def test_a_foreign_tenants_commands_are_not_even_told_of(api: As) -> None:
     ran = api.run("ls").json()
     api.become(Role.AGENT, "eve", sees=False)
     for answer in (
@@ -129,7 +140,7 @@ def test_a_foreign_tenants_commands_are_not_even_told_of(api: Caller) -> None:
     assert api.get("/commands").json() == []
 
 
-def test_an_approval_goes_through_the_inbox(api: Caller) -> None:
+def test_an_approval_goes_through_the_inbox(api: As) -> None:
     asked = api.run("rm", "a.txt").json()["fields"]["approval_id"]
     assert api.post(f"/approvals/{asked}/approve", {}).status_code == 403  # an agent has no such scope
     api.become(Role.ADMIN, "ada")
@@ -143,7 +154,7 @@ def test_an_approval_goes_through_the_inbox(api: Caller) -> None:
     assert api.run("rm", "a.txt", approval=asked).json()["code"] == "denied.approval_unfit"
 
 
-def test_the_allowlist_is_edited_by_admins_alone(api: Caller) -> None:
+def test_the_allowlist_is_edited_by_admins_alone(api: As) -> None:
     text = api.get("/allowlist").json()["text"]
     body = {"text": text + "\n# edited\n", "reason": "A test.", "expected": 1}
     put = api.client.put
@@ -160,7 +171,7 @@ def test_the_allowlist_is_edited_by_admins_alone(api: Caller) -> None:
     assert (restored.json()["number"], restored.json()["restored_from"]) == (3, 1)
 
 
-def test_the_audit_trail_is_searched_exported_and_verified(api: Caller) -> None:
+def test_the_audit_trail_is_searched_exported_and_verified(api: As) -> None:
     api.run("ls")
     assert api.get("/audit").status_code == 403
     api.become(Role.ADMIN, "ben")
