@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Engine
 
@@ -22,11 +23,11 @@ from orchestrator.core.commands import ApprovalRequired, Command, CommandDenied,
 from orchestrator.core.limits import Profile
 from orchestrator.core.names import new_id
 from orchestrator.core.ports.audit import AuditLog
-from orchestrator.core.ports.sandboxd import SandboxPolicy
+from orchestrator.core.ports.sandboxd import HeldCommand, SandboxPolicy
 from orchestrator.core.tenants import Tenant
 from orchestrator.errors import OrchestratorError
 from orchestrator.parts.policy import InForce, PolicyPart
-from orchestrator.parts.running import Runner, Task, limits_of
+from orchestrator.parts.running import Holder, Runner, Task, limits_of
 from orchestrator.store import approvals, commands
 
 QUEUE_POLL_S = 0.02
@@ -44,7 +45,10 @@ class Begun:
 
 @dataclass(frozen=True)
 class Gatekeeper:
-    """`runners` by place, and `query` for the builtin; `links` looks at a tenant's files."""
+    """`runners` by place, and `query` for the builtin; `links` looks at a tenant's files.
+
+    `holders`: those of them that make a command ready while it is being recorded.
+    """
 
     store: Engine
     audit: AuditLog
@@ -55,6 +59,7 @@ class Gatekeeper:
     sandbox_policy: Callable[[Tenant], SandboxPolicy]
     approval_lifetime_s: float = 86_400.0
     queue_wait_s: float = 15.0
+    holders: Mapping[str, Holder] = field(default_factory=dict)
 
     def explain(self, tenant: Tenant, request: CommandRequest) -> Explanation:
         """What would be decided and why; nothing is recorded or run."""
@@ -77,48 +82,49 @@ class Gatekeeper:
         profile = self.profile(tenant.profile)
         ready = execution(gate, request, decided, tenant=tenant.name)
         ready = replace(ready, timeout_s=min(ready.timeout_s, profile.commands.wall_time))
-        command = self._remembered(tenant, request, actor, command_id, policy, decided, ready, approval_id)
-        event = replace(
-            command_event(command, "command.run", actor=actor),
-            request_id=request_id,
-            approver=approver,
-            phase=Phase.BEFORE,
+        task = self._task(tenant, request, command_id, ready, gate, profile)
+        remember = functools.partial(
+            commands.add,
+            self.store,
+            command_id,
+            tenant=tenant,
+            actor=actor,
+            request=request,
+            decision=decided.decision.value,
+            rule=decided.rule,
+            reason=decided.reason,
+            policy_version=policy.version.number,
+            state=CommandState.RUNNING,
+            approval_id=approval_id,
+            timeout_s=ready.timeout_s,
+            at_once=gate.limits.fewest(profile.commands.at_once),
         )
-        self._record(event, command)
-        return Begun(
-            command, self._task(tenant, request, command_id, ready, gate, profile), event, self._runner(ready, request)
-        )
+        kind = ready.builtin or request.place
+        holder = self.holders.get(kind)
+        held = holder.hold(task) if holder is not None else None
+        try:
+            command = remember()
+            if command is None:  # others run: what is ready must not take their places while it waits for its own
+                _let_go(held)
+                held = None
+                command = self._remembered(remember, tenant)
+            event = replace(
+                command_event(command, "command.run", actor=actor),
+                request_id=request_id,
+                approver=approver,
+                phase=Phase.BEFORE,
+            )
+            self._record(event, command)
+        except BaseException:
+            _let_go(held)
+            raise
+        return Begun(command, replace(task, held=held), event, self.runners[kind])
 
-    def _remembered(
-        self,
-        tenant: Tenant,
-        request: CommandRequest,
-        actor: Actor,
-        command_id: str,
-        policy: InForce,
-        decided: Decided,
-        ready: Execution,
-        approval_id: str | None,
-    ) -> Command:
-        """Take one of the tenant's places, waiting a little for one. Raises TooManyCommands."""
-        gate, profile = policy.gate(tenant), self.profile(tenant.profile)
+    def _remembered(self, remember: Callable[[], Command | None], tenant: Tenant) -> Command:
+        """Take one of the tenant's places as soon as there is one. Raises TooManyCommands."""
         deadline = time.monotonic() + self.queue_wait_s
         while True:
-            command = commands.add(
-                self.store,
-                command_id,
-                tenant=tenant,
-                actor=actor,
-                request=request,
-                decision=decided.decision.value,
-                rule=decided.rule,
-                reason=decided.reason,
-                policy_version=policy.version.number,
-                state=CommandState.RUNNING,
-                approval_id=approval_id,
-                timeout_s=ready.timeout_s,
-                at_once=gate.limits.fewest(profile.commands.at_once),
-            )
+            command = remember()
             if command is not None:
                 return command
             if time.monotonic() >= deadline:
@@ -141,9 +147,6 @@ class Gatekeeper:
             policy=self.sandbox_policy(tenant),
             network=request.network,
         )
-
-    def _runner(self, ready: Execution, request: CommandRequest) -> Runner:
-        return self.runners[ready.builtin or request.place]
 
     def _record(self, event: AuditEvent, command: Command) -> None:
         """No record, no run: then the command is closed as failed."""
@@ -245,6 +248,12 @@ class Gatekeeper:
             rule=decided.rule,
             expires_at=asked.expires_at.isoformat(),
         )
+
+
+def _let_go(held: HeldCommand | None) -> None:
+    """It will not run."""
+    if held is not None:
+        held.close()
 
 
 def explanation_fields(explanation: Explanation) -> dict[str, object]:

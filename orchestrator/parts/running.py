@@ -18,6 +18,7 @@ from orchestrator.core.ports.sandboxd import (
     CommandExited,
     CommandLimits,
     CommandOutput,
+    HeldCommand,
     PolicyMissing,
     SandboxBusy,
     SandboxCommand,
@@ -26,6 +27,7 @@ from orchestrator.core.ports.sandboxd import (
     StoppedBy,
 )
 from orchestrator.core.tenants import Tenant
+from orchestrator.errors import OrchestratorError
 from orchestrator.parts.egress import Way
 from orchestrator.parts.query import QueryArguments, QueryPart, parse, printed, remarks
 
@@ -37,7 +39,10 @@ BUSY_PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class Task:
-    """A command about to run. `policy` is what the kernel must enforce, `network` the profile it asked for."""
+    """A command about to run. `policy` is what the kernel must enforce, `network` the profile it asked for.
+
+    `held`: where it was made ready already, and waits for the word to go.
+    """
 
     id: str
     tenant: Tenant
@@ -46,6 +51,7 @@ class Task:
     limits: CommandLimits
     policy: SandboxPolicy
     network: str = "none"
+    held: HeldCommand | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,14 @@ class Runner(Protocol):
 
     def cancel(self, tenant: Tenant, command_id: str) -> bool:
         """Stop it; False when it does not run there."""
+        ...
+
+
+class Holder(Protocol):
+    """A runner that can make a command ready while it is being recorded."""
+
+    def hold(self, task: Task) -> HeldCommand | None:
+        """Ready, and running nothing; None when it can only be run."""
         ...
 
 
@@ -87,6 +101,15 @@ class SandboxRunner:
     def run(self, task: Task, publish: Publish) -> Ran:
         """See Runner; a sandbox that just started gets its policy first."""
         return Ran(run_in(self.connect(task.tenant), task, publish, self.way(task.tenant, task.network)))
+
+    def hold(self, task: Task) -> HeldCommand | None:
+        """See Holder. What goes wrong is said by the run, which is tried all the same."""
+        if task.network != "none" or task.stdin:
+            return None
+        try:
+            return self.connect(task.tenant).hold(_command(task, None))
+        except OrchestratorError:
+            return None
 
     def cancel(self, tenant: Tenant, command_id: str) -> bool:
         """Raises CommandUnknown, SandboxdUnreachable."""
@@ -133,9 +156,24 @@ class QueryRunner:
 def run_in(sandboxd: Sandboxd, task: Task, publish: Publish, way: Way | None = None) -> Outcome:
     """Run in the container behind `sandboxd`, pushing the policy when it has none or an older one.
 
-    Without a `way` the kernel lets the command connect to no port at all.
+    Without a `way` the kernel lets the command connect to no port at all. A held command goes first; when that
+    cannot go (another policy came, or too much runs) it is run anew.
     """
-    command = SandboxCommand(
+    command, held = _command(task, way), task.held
+    for _ in range(BUSY_TRIES):
+        try:
+            return _watched(held.go() if held is not None else sandboxd.run(command), publish)
+        except PolicyMissing:
+            sandboxd.set_policy(task.policy)
+        except SandboxBusy:
+            # By our count there is room: a command that has just ended is still being cleared away.
+            time.sleep(BUSY_PAUSE_S)
+        held = None
+    return _watched(sandboxd.run(command), publish)
+
+
+def _command(task: Task, way: Way | None) -> SandboxCommand:
+    return SandboxCommand(
         id=task.id,
         program=task.execution.program,
         argv=task.execution.argv,
@@ -146,15 +184,6 @@ def run_in(sandboxd: Sandboxd, task: Task, publish: Publish, way: Way | None = N
         tcp_connect=(way.port,) if way else (),
         policy_digest=task.policy.digest,
     )
-    for _ in range(BUSY_TRIES):
-        try:
-            return _watched(sandboxd.run(command), publish)
-        except PolicyMissing:
-            sandboxd.set_policy(task.policy)
-        except SandboxBusy:
-            # By our count there is room: a command that has just ended is still being cleared away.
-            time.sleep(BUSY_PAUSE_S)
-    return _watched(sandboxd.run(command), publish)
 
 
 def _watched(events: Iterator[CommandEvent], publish: Publish) -> Outcome:

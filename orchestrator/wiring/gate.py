@@ -63,12 +63,13 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
     def links(tenant: Tenant) -> Links:
         return HostLinks({"/workspace": places.workspace(tenant.id)})
 
+    sandbox = SandboxRunner(tenancy.sandbox.connect, tenancy.egress.way)
     gatekeeper = Gatekeeper(
         store=store,
         audit=drivers.audit,
         policies=policies,
         runners={
-            "sandbox": SandboxRunner(tenancy.sandbox.connect, tenancy.egress.way),
+            "sandbox": sandbox,
             "query": QueryRunner(queries),
             "files": FileRunner(drivers.files, lambda one: places.workspace(one.id)),
             "disposable": DisposableRunner(
@@ -80,6 +81,7 @@ def make_gate(drivers: Drivers, store: Engine, tenancy: Tenancy, policies: Polic
                 profile=settings.limits.profile,
             ),
         },
+        holders={"sandbox": sandbox},
         links=links,
         profile=settings.limits.profile,
         sandbox_policy=policies.sandbox_policy,

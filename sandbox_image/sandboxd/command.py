@@ -9,6 +9,7 @@ from collections.abc import Callable
 from . import protocol, settings
 from .cgroup import memory_kills
 from .loop import READ, WRITE, Loop, log
+from .program import GO, NEVER
 from .starter import Monitored
 
 # How long a monitor may take to end its tree before it is ended itself.
@@ -25,7 +26,10 @@ class Sink:
 
 
 class Command:
-    """Forward streams, enforce the output and wall limits, report the end through `on_end(command)`."""
+    """Forward streams, enforce the output and wall limits, report the end through `on_end(command)`.
+
+    A held one runs nothing until `go`; its wall time begins there.
+    """
 
     def __init__(
         self,
@@ -37,10 +41,13 @@ class Command:
         output_bytes: int,
         wall_s: float,
         stdin_bytes: int,
+        policy_digest: str | None,
         on_end: Callable[[Command], None],
     ) -> None:
         self.name = name
         self.monitored = monitored
+        # Of the policy it was made ready under.
+        self.policy_digest = policy_digest
         self.stopped_by = ""
         self._loop = loop
         self._sink = sink
@@ -55,7 +62,11 @@ class Command:
         self._stdin = bytearray()
         self._stdin_left = stdin_bytes
         self._memory_kills = memory_kills()
-        self._wall = loop.later(wall_s, lambda: self.stop("wall"))
+        self._wall_s = wall_s
+        if monitored.gate >= 0:
+            self._wall = loop.later(settings.HOLD_WAIT_S, self._lapse)
+        else:
+            self._wall = loop.later(wall_s, lambda: self.stop("wall"))
         self._patience = self._wall
         # Its output is read from the moment it is known to have started, so that this is said first.
         loop.watch(monitored.channel, READ, lambda _: self._on_report())
@@ -144,6 +155,19 @@ class Command:
         if self._stdin_left == 0:
             self._close("stdin")
 
+    def go(self) -> None:
+        """Let a held program be executed. Raises BadRequest when it does not wait."""
+        if self.stopped_by or self.monitored.gate < 0:
+            raise protocol.BadRequest("invalid", "no command is held here")
+        self.monitored.answer(GO)
+        self._wall.cancel()
+        self._wall = self._loop.later(self._wall_s, lambda: self.stop("wall"))
+
+    def _lapse(self) -> None:
+        """The word to go did not come: the caller may ask anew."""
+        self._send(protocol.error(protocol.BadRequest("busy", "the command was held for too long")))
+        self.stop("disconnected")
+
     # The end
 
     def stop(self, reason: str) -> None:
@@ -151,6 +175,7 @@ class Command:
         if self.stopped_by:
             return
         self.stopped_by = reason
+        self.monitored.answer(NEVER)
         self._wall.cancel()
         self.monitored.tell(b"k")
         self._patience = self._loop.later(_KILL_WAIT_S, self._lose_patience)
@@ -184,6 +209,7 @@ class Command:
         self._send(protocol.encode(self._exited()))
         for name in ("stdin", "stdout", "stderr"):
             self._close(name)
+        self.monitored.close("gate")
         self._loop.forget(self.monitored.channel)
         self._on_end(self)
 

@@ -10,8 +10,8 @@ import struct
 from .policy import Rule
 
 _LENGTH = struct.Struct("=I")
-# The streams, a listening socket and the domain.
-_DESCRIPTORS_MAX = 5
+# The streams, a listening socket, the domain and the gate.
+_DESCRIPTORS_MAX = 6
 
 
 class Launch:

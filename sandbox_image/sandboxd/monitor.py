@@ -77,9 +77,9 @@ def _rehearse(channel: socket.socket) -> None:
 
 def _watch(order: Order, waiting: Waiting | None, supervisor: socket.socket, tree: Tree) -> bool:
     """From its start to the report of its end; whether nothing of it is left."""
-    began = time.monotonic()
     before, before_complete = changes.listing(order.workspace) if order.changed_paths else ({}, True)
     problem = order.problem or _start(order, waiting, tree)
+    began = time.monotonic()
     # The supervisor sees the streams end with the program, not with the monitor.
     for descriptor in order.descriptors.values():
         os.close(descriptor)

@@ -16,6 +16,8 @@ _CHANNEL = 4
 _OPEN_FILES_MAX = 1024
 # The command goes first when memory runs out, before its monitor and sandboxd.
 _OOM_SCORE = b"500"
+# What lets a held program go, and what ends it instead.
+GO, NEVER = b"g", b"n"
 
 
 def place(wanted: list[int]) -> None:
@@ -87,7 +89,10 @@ def _become(channel: int) -> None:
         if order.confined:
             kernel.landlock_restrict_self(order.descriptors["domain"])
         stage = "the program could not be executed"
-        os.execve(order.path, [item.encode() for item in order.argv], _environment(order))
+        arguments, variables = [item.encode() for item in order.argv], _environment(order)
+        if "gate" in order.descriptors and os.read(order.descriptors["gate"], 1) != GO:
+            return
+        os.execve(order.path, arguments, variables)
     except OSError as failure:
         monitor.sendall(f"{stage}: {failure.strerror}".encode())
 
@@ -127,6 +132,7 @@ def _set_limits(order: Order) -> None:
         os.write(score, _OOM_SCORE)
     except OSError:
         pass  # the order in which memory is freed is a nicety, not a boundary
+    kernel.set_dumpable(False)  # it may have to wait, and is not the program yet
     if order.processes:
         _lower(resource.RLIMIT_NPROC, order.processes)
     if order.write_bytes:

@@ -116,6 +116,9 @@ class Server:
             if kind == "stdin" and connection.command is not None:
                 connection.command.feed(protocol.chunk(frame))
                 return
+            if kind == "go" and connection.command is not None:
+                self._go(connection.command)
+                return
             raise BadRequest("invalid", "a connection carries one request")
         if kind == "run":
             self._run(connection, frame)
@@ -240,6 +243,7 @@ class Server:
         wall_s = protocol.number(frame, "wall_s", 0.01, 86_400, 60)
         output_bytes = protocol.whole(frame, "output_bytes", 0, 1 << 32, 1_048_576)
         stdin_bytes = protocol.whole(frame, "stdin_bytes", 0, settings.STDIN_BYTES_MAX, 0)
+        hold = frame.get("hold") is True
         if any(access == "write" for _, access, _ in launch.rules):
             launch.changed_paths = protocol.whole(frame, "changed_paths", 0, 5_000, 200)
             launch.workspace = self.settings.workspace
@@ -248,7 +252,7 @@ class Server:
         if len(self._commands) >= self.settings.commands_max:
             raise BadRequest("busy", f"{self.settings.commands_max} commands are running already")
         try:
-            monitored = self.starter.start(launch, stdin=stdin_bytes > 0)
+            monitored = self.starter.start(launch, stdin=stdin_bytes > 0, hold=hold)
         except OSError as failure:
             raise BadRequest("busy", f"no process can be started: {failure.strerror or failure}") from None
         command = Command(
@@ -259,10 +263,18 @@ class Server:
             output_bytes=output_bytes,
             wall_s=wall_s,
             stdin_bytes=stdin_bytes,
+            policy_digest=self._policy.digest,
             on_end=lambda ended: self._on_end(connection, ended),
         )
         self._commands[name] = command
         connection.command = command
+
+    def _go(self, command: Command) -> None:
+        """Let a held command run, if it would still be started now. Raises BadRequest."""
+        self._require_service()
+        if command.policy_digest != self._policy.digest:
+            raise BadRequest("policy_changed", f"the policy in force is {self._policy.digest}")
+        command.go()
 
     def _on_end(self, connection: Connection, command: Command) -> None:
         self._commands.pop(command.name, None)

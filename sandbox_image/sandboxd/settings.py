@@ -24,6 +24,8 @@ PENDING_BYTES_MAX = 512 * 1024
 DRAIN_WAIT_S = 30.0
 APP_LOG_BYTES = 128 * 1024
 STOP_WAIT_S = 3.0
+# How long a command that was made ready may wait for the word to go.
+HOLD_WAIT_S = 20.0
 
 
 def _flag(value: str) -> bool:

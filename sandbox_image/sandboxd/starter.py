@@ -52,11 +52,16 @@ class Standby:
 
 
 class Monitored:
-    """The supervisor's ends of a started command: its streams and the channel to its monitor; -1 when closed."""
+    """The supervisor's ends of a started command: its streams and the channel to its monitor; -1 when closed.
 
-    __slots__ = ("_heard", "channel", "commands", "pid", "program", "report", "stderr", "stdin", "stdout", "template")
+    `gate` is what a held program waits at.
+    """
 
-    def __init__(self, monitor: Standby, stdin: int, stdout: int, stderr: int) -> None:
+    __slots__ = (
+        "_heard", "channel", "commands", "gate", "pid", "program", "report", "stderr", "stdin", "stdout", "template",
+    )  # fmt: skip
+
+    def __init__(self, monitor: Standby, stdin: int, stdout: int, stderr: int, gate: int) -> None:
         self.pid = monitor.pid
         self.template = monitor.template
         # How many this monitor has watched, this one included.
@@ -69,6 +74,7 @@ class Monitored:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
+        self.gate = gate
         self.channel = monitor.channel.detach()
 
     def close(self, name: str) -> None:
@@ -78,8 +84,18 @@ class Monitored:
             setattr(self, name, -1)
 
     def close_all(self) -> None:
-        for name in ("stdin", "stdout", "stderr", "channel"):
+        for name in ("gate", "stdin", "stdout", "stderr", "channel"):
             self.close(name)
+
+    def answer(self, word: bytes) -> None:
+        """Tell a held program GO or NEVER; nothing when it is not held (any more)."""
+        if self.gate < 0:
+            return
+        try:
+            os.write(self.gate, word)
+        except OSError:
+            pass  # it is gone, which its monitor reports
+        self.close("gate")
 
     def tell(self, word: bytes) -> None:
         """b"t": ask the program to end; b"k": kill the tree."""
@@ -217,12 +233,17 @@ class Starter:
         self._template = Template(self._scope)
         return Standby(self._template.monitor(), self._template.pid)
 
-    def start(self, launch: Launch, *, stdin: bool) -> Monitored:
-        """Hand the launch to a monitor. Raises OSError when the process or descriptor limit does not allow it."""
+    def start(self, launch: Launch, *, stdin: bool, hold: bool = False) -> Monitored:
+        """Hand the launch to a monitor; with `hold` the program waits, ready to be executed, until it is answered.
+
+        Raises OSError when the process or descriptor limit does not allow it.
+        """
         domain, problem = self._build_domain(launch)
         theirs: dict[str, int] = {}
-        ours = {"stdin": -1}
+        ours = {"stdin": -1, "gate": -1}
         try:
+            if hold:
+                theirs["gate"], ours["gate"] = os.pipe()
             if stdin:
                 theirs["stdin"], ours["stdin"] = os.pipe()
             for name in ("stdout", "stderr"):
@@ -247,7 +268,7 @@ class Starter:
             for descriptor in theirs.values():
                 os.close(descriptor)
         monitor.channel.setblocking(False)
-        return Monitored(monitor, ours["stdin"], ours["stdout"], ours["stderr"])
+        return Monitored(monitor, ours["stdin"], ours["stdout"], ours["stderr"], ours["gate"])
 
     def _hand_over(self, message: bytes, descriptors: list[int]) -> Standby:
         standby = self._take()

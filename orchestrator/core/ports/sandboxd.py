@@ -261,6 +261,18 @@ class DiskUsage:
     free_bytes: int
 
 
+class HeldCommand(Protocol):
+    """A command that is ready and runs nothing yet. It lapses by itself when nobody says a word."""
+
+    def go(self) -> Iterator[CommandEvent]:
+        """Let it run; once. Events and errors are those of Sandboxd.run; one that has lapsed is SandboxBusy."""
+        ...
+
+    def close(self) -> None:
+        """It will never run; nothing when it was told to go."""
+        ...
+
+
 class Sandboxd(Protocol):
     """One tenant's supervisor. Every call has a time limit and raises SandboxdUnreachable when it passes."""
 
@@ -283,6 +295,13 @@ class Sandboxd(Protocol):
 
         Closing the iterator early kills the command's whole tree. Raises KernelGateBroken, PolicyMissing,
         ProgramNotListed, SandboxBusy, SandboxRequestInvalid before anything started.
+        """
+        ...
+
+    def hold(self, command: SandboxCommand) -> HeldCommand:
+        """Have a command without input made ready up to its execution, and return at once.
+
+        Raises SandboxdUnreachable; whatever else is wrong is raised when it is told to go.
         """
         ...
 

@@ -12,6 +12,7 @@ from orchestrator.core.ports.sandboxd import (
     CommandEvent,
     CommandExited,
     DiskUsage,
+    HeldCommand,
     PolicyReport,
     SandboxCommand,
     Sandboxd,
@@ -67,12 +68,17 @@ class SandboxdClient:
     def run(self, command: SandboxCommand) -> Iterator[CommandEvent]:
         with self._connect() as connection:
             connection.send(frames.run_frame(command), command.stdin)
-            for frame in connection.frames(wait_s=command.limits.wall_s + _COMMAND_GRACE_S):
-                event = frames.event_of(frame)
-                yield event
-                if isinstance(event, CommandExited):
-                    return
-            raise unreachable("it ended before the command did")
+            yield from _events(connection, command)
+
+    def hold(self, command: SandboxCommand) -> HeldCommand:
+        connection = self._connect()
+        try:
+            connection.send({**frames.run_frame(command), "hold": True})
+            connection.push()
+        except BaseException:
+            connection.close()
+            raise
+        return _Held(connection, command)
 
     def cancel(self, command_id: str) -> None:
         self._ask({"type": "cancel", "id": command_id})
@@ -94,6 +100,34 @@ class SandboxdClient:
 
     def disk_usage(self) -> tuple[DiskUsage, ...]:
         return frames.disk_usage_of(self._ask({"type": "disk"}, wait_s=_DISK_WAIT_S))
+
+
+class _Held:
+    """Implements `HeldCommand` on the connection that made it ready."""
+
+    def __init__(self, connection: Connection, command: SandboxCommand) -> None:
+        self._connection = connection
+        self._command = command
+        self._is_told = False
+
+    def go(self) -> Iterator[CommandEvent]:
+        self._is_told = True
+        with self._connection as connection:
+            connection.add({"type": "go"})
+            yield from _events(connection, self._command)
+
+    def close(self) -> None:
+        if not self._is_told:
+            self._connection.close()
+
+
+def _events(connection: Connection, command: SandboxCommand) -> Iterator[CommandEvent]:
+    for frame in connection.frames(wait_s=command.limits.wall_s + _COMMAND_GRACE_S):
+        event = frames.event_of(frame)
+        yield event
+        if isinstance(event, CommandExited):
+            return
+    raise unreachable("it ended before the command did")
 
 
 class SandboxdClients:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import os
 import select
@@ -90,7 +91,14 @@ class Connection:
         self._outgoing = _pieces(frame, stdin)
         self._piece = memoryview(next(self._outgoing))
 
-    def _push(self) -> None:
+    def add(self, frame: Frame) -> None:
+        """Queue another frame behind what has not left yet, and hand over what goes now."""
+        self._outgoing = itertools.chain(self._outgoing, _pieces(frame, b""))
+        if not len(self._piece):
+            self._piece = memoryview(next(self._outgoing))
+        self.push()
+
+    def push(self) -> None:
         """Hand over as much as the other side takes now."""
         try:
             while len(self._piece):
@@ -143,11 +151,11 @@ class Connection:
         if not ready:
             raise unreachable("no answer in time")
         if ready[0][1] & select.POLLOUT:
-            self._push()
+            self.push()
         if not ready[0][1] & ~select.POLLOUT:
             return None
         try:
-            return self._socket.recv(262_144)
+            return self._socket.recv(65_536)
         except BlockingIOError:
             return None
         except OSError as failure:
