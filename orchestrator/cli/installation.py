@@ -201,9 +201,7 @@ def doctor(form: FormOption = Form.TABLE) -> None:
 
 def serve(with_schedule: Annotated[bool, typer.Option(WITH_SCHEDULE, hidden=True)] = False) -> None:
     """Serve the API, the console and the sign-in check in the foreground, and keep what should run running."""
-    from orchestrator.api import server
     from orchestrator.scheduler import start
-    from orchestrator.web.pages import create_console
     from orchestrator.wiring.build import build
     from orchestrator.wiring.drivers import make_drivers
     from orchestrator.wiring.installation import Installation
@@ -215,6 +213,10 @@ def serve(with_schedule: Annotated[bool, typer.Option(WITH_SCHEDULE, hidden=True
     if with_schedule:  # a process of its own all the same, for little more than what it holds by itself
         assert start  # noqa: S101 - loaded before the two part
         processes.apart(settings, "schedule", schedule)
+    # Loaded only now: what the schedule never needs would be kept twice from the first write to it on.
+    from orchestrator.api import server
+    from orchestrator.web.pages import create_console
+
     logs.configure(level=settings.log_level, as_json=True)
     with processes.only_one(settings, "serve"):
         installation = Installation(make_drivers(settings))

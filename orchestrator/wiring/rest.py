@@ -5,10 +5,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+import time
 
 from sqlalchemy import Engine
 
+from orchestrator.store.session import close_idle
+
 EVERY_S = 30.0
+LOOK_EVERY_S = 2.0
+IDLE_S = 3.0
 # Of mallopt(3). A thread takes a heap of its own unless told otherwise, and what has once been freed in a large piece
 # (a password's hash takes 19 MiB) raises the bounds above which memory goes back: both are kept small.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
@@ -25,11 +30,15 @@ def frugal() -> None:
 
 
 class Rest:
-    """Gives back once in `every_s`, in a thread of its own, for as long as the block lasts."""
+    """Gives back for as long as the block lasts, in a thread of its own.
 
-    def __init__(self, store: Engine, *, every_s: float = EVERY_S) -> None:
+    Connections soon after a burst has ended (the next one is only a few milliseconds away), memory once in `every_s`.
+    """
+
+    def __init__(self, store: Engine, *, every_s: float = EVERY_S, look_every_s: float = LOOK_EVERY_S) -> None:
         self._store = store
         self._every_s = every_s
+        self._look_every_s = look_every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="rest", daemon=True)
 
@@ -44,14 +53,18 @@ class Rest:
         self._thread.join(timeout=5.0)
         gc.unfreeze()
 
-    def once(self) -> None:
-        """Close the connections nobody uses now (those in use are kept), and hand free memory back."""
-        self._store.dispose()
+    @staticmethod
+    def trim() -> None:
+        """Hand free memory back to the system."""
         gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
 
     def _loop(self) -> None:
-        while not self._stop.wait(self._every_s):
-            self.once()
+        trimmed_at = time.monotonic()
+        while not self._stop.wait(self._look_every_s):
+            close_idle(self._store, idle_s=IDLE_S)
+            if time.monotonic() - trimmed_at >= self._every_s:
+                self.trim()
+                trimmed_at = time.monotonic()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.store.session import connect
+from orchestrator.store.session import close_idle, connect
 from orchestrator.wiring.rest import Rest, frugal
 from tests.support.cluster import Cluster
 
@@ -41,7 +41,7 @@ def test_idle_connections_are_closed_and_one_in_use_is_kept(store: Engine) -> No
     for one in rest:
         one.close()
     assert others(store) >= 5
-    Rest(store).once()
+    close_idle(store, idle_s=0)
     deadline = time.monotonic() + 60
     while others(store) > 1:
         assert time.monotonic() < deadline, "idle connections stay open"
@@ -52,7 +52,7 @@ def test_idle_connections_are_closed_and_one_in_use_is_kept(store: Engine) -> No
 
 def test_it_works_on_while_a_block_lasts(store: Engine) -> None:
     frugal()
-    with Rest(store, every_s=0.01):
+    with Rest(store, every_s=0.01, look_every_s=0.001):
         for _ in range(50):
             with store.connect() as connection:
                 assert connection.scalar(text("SELECT 1")) == 1
