@@ -115,6 +115,7 @@ def _control_plane(installation: Running) -> dict[str, int]:
     """The two processes, the proxy and the control database."""
     settings = installation.settings
     engine = installation.services.installation.drivers.engine
+    installation.services.store.dispose()  # the benchmark's own connections are not the control plane's
     found = {name: _resident_bytes(processes.pid(settings, name) or 0) for name in processes.NAMES}
     for part in ("proxy", "control"):
         found[part] = engine.stats(f"{settings.instance}-{part}").memory_bytes

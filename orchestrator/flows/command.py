@@ -39,7 +39,7 @@ from orchestrator.store import commands
 LOG = logs.get("command")
 FOLLOW_POLL_S = 0.5
 FOLLOW_IDLE_S = 10.0
-CANCEL_POLL_S = 0.1
+CANCEL_POLL_S = 0.05
 RESULTS = {
     CommandState.FINISHED: Result.OK,
     CommandState.CANCELLED: Result.CANCELLED,
@@ -99,7 +99,10 @@ class CommandFlow:
         return command, results[0]
 
     def cancel(self, tenant: Tenant, command_id: str, *, actor: Actor) -> Command:
-        """Stop a running command and everything it started. Raises CommandNotRunning."""
+        """Stop a running command and everything it started; as it ended, or still running when that takes long.
+
+        Raises CommandNotRunning.
+        """
         command = commands.get(self.store, command_id)
         if command.state is not CommandState.RUNNING or command.tenant_id != tenant.id:
             raise CommandNotRunning(f"The command is {command.state.value} already.")
@@ -108,23 +111,23 @@ class CommandFlow:
         for runner in (self.gatekeeper.runners["query"], self.gatekeeper.runners.get(command.place.value)):
             try:
                 if runner is not None and runner.cancel(tenant, command_id):
-                    return command
+                    return self._awaited(command_id)
             except CommandUnknown:
                 continue
-        return self._stopped_elsewhere(command_id)
+        command = self._awaited(command_id)
+        if not command.has_ended:
+            raise CommandNotRunning(
+                "Nothing answered: the command is not running any more, or has not begun yet.",
+                next_step="Look at it again in a moment; it ends at its time limit at the latest.",
+            )
+        return command
 
-    def _stopped_elsewhere(self, command_id: str) -> Command:
-        """Wait until the process that runs it has seen the word that was left. Raises CommandNotRunning."""
+    def _awaited(self, command_id: str) -> Command:
+        """Its end, stored by whichever process runs it; as it is when that takes longer than `cancel_wait_s`."""
         deadline = time.monotonic() + self.cancel_wait_s
-        while time.monotonic() < deadline:
-            command = commands.get(self.store, command_id)
-            if command.has_ended:
-                return command
+        while not (command := commands.get(self.store, command_id)).has_ended and time.monotonic() < deadline:
             time.sleep(CANCEL_POLL_S)
-        raise CommandNotRunning(
-            "Nothing answered: the command is not running any more, or has not begun yet.",
-            next_step="Look at it again in a moment; it ends at its time limit at the latest.",
-        )
+        return command
 
     def apply(self, tenant: Tenant, command_id: str, *, actor: Actor, request_id: str = "") -> Command:
         """Bring what a disposable command changed into the workspace, once, if nothing there has moved.
