@@ -12,9 +12,11 @@ from orchestrator import logs
 from orchestrator.core.addresses import ABSENT, why_refused
 from orchestrator.errors import OutsideFailure
 from orchestrator.store.migrations import migrate
+from orchestrator.store.session import single
 
 LOG = logs.get("store")
 POLL_S = 0.25
+SHARING_LOOKS = 3
 
 
 class ControlDatabaseUnreachable(OutsideFailure):
@@ -54,8 +56,25 @@ def _powerless() -> ControlDatabaseRefused:
     )
 
 
+def refuse_shared_sessions(store: Engine) -> None:
+    """Raises ControlDatabaseRefused behind a pooler whose sessions pass from caller to caller.
+
+    A lock belongs to a session: there it would be lost, or found taken by whoever has the session next, and two
+    processes could work on one tenant at once.
+    """
+    for _ in range(SHARING_LOOKS):
+        with single(store) as first, single(store) as second:
+            sessions = [one.scalar(text("SELECT pg_backend_pid()")) for one in (first, second)]
+        if sessions[0] == sessions[1]:
+            raise ControlDatabaseRefused(
+                "Before the control database stands a pooler that shares sessions (PgBouncer's pool_mode=transaction).",
+                effect="Nothing was started or changed: locks would not hold.",
+                next_step="Name the server itself in control.dsn_file, or a pooler with pool_mode=session.",
+            )
+
+
 def look(store: Engine) -> str:
-    """The version of a control database that lets us in and lets us make tables.
+    """The version of a control database that lets us in, lets us make tables, and gives sessions of our own.
 
     Raises ControlDatabaseUnreachable or ControlDatabaseRefused; changes nothing.
     """
@@ -67,6 +86,7 @@ def look(store: Engine) -> str:
         raise _told(failure)[0] from failure
     if not may_create:
         raise _powerless()
+    refuse_shared_sessions(store)
     return str(version)
 
 

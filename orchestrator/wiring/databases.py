@@ -25,7 +25,7 @@ def control_results(settings: Settings) -> list[CheckResult]:
         url = settings.control_url()
         if not url:
             return []
-        store = connect(url, connections_max=1)
+        store = connect(url, connections_max=2)
         try:
             version = look(store)
         finally:

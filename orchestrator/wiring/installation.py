@@ -23,7 +23,7 @@ from orchestrator.drivers.git.workspace import first_commit
 from orchestrator.drivers.postgres.image import major_of
 from orchestrator.drivers.traefik import documents
 from orchestrator.errors import OutsideFailure
-from orchestrator.store.opening import look, migrate_when_ready
+from orchestrator.store.opening import look, migrate_when_ready, refuse_shared_sessions
 from orchestrator.store.session import connect
 from orchestrator.wiring import listening, secrets, servers
 from orchestrator.wiring.drivers import Drivers, company_repository, push_keys
@@ -76,10 +76,12 @@ class Installation:
     def open_store(self, *, patience_s: float = 0.0) -> Engine:
         """The control database, migrated; one that is not ours to start may need a while.
 
-        `ensure` must have run. Raises ControlDatabaseUnreachable.
+        `ensure` must have run. Raises ControlDatabaseUnreachable or ControlDatabaseRefused.
         """
         store = connect(self.control_url(), connections_max=self.drivers.settings.control.connections)
         migrate_when_ready(store, patience_s=patience_s)  # one at a time by a lock in the database itself
+        if self.drivers.settings.control_url():
+            refuse_shared_sessions(store)
         return store
 
     def control_url(self) -> str:
