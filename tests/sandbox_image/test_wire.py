@@ -146,3 +146,18 @@ def test_a_second_request_on_a_connection_is_refused(alive: Sandbox) -> None:
         stream.sendall(json.dumps(run).encode() + b"\n" + json.dumps({**run, "id": "three"}).encode() + b"\n")
         said = frames(answer(stream))
     assert "error" in {frame["type"] for frame in said}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], [{"type": "run"}], [{"type": "run", "hold": True}, {"type": "go"}]],
+    ids=["first of all", "what runs already", "a second time"],
+)
+def test_the_word_to_go_is_for_a_held_command_alone_and_once(alive: Sandbox, words: list[dict[str, object]]) -> None:
+    argv = ["/usr/bin/python3", "-c", "import time; time.sleep(60)"]
+    asked = {"id": "sleeper", "program": argv[0], "argv": argv, "cwd": "/workspace"}
+    with connected(alive) as stream:
+        for word in [*words, {"type": "go"}]:
+            stream.sendall(json.dumps({**asked, **word} if word["type"] == "run" else word).encode() + b"\n")
+        said = frames(answer(stream))
+    assert [frame["code"] for frame in said if frame["type"] == "error"] == ["invalid"]
