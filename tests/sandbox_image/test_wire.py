@@ -156,8 +156,9 @@ def test_a_second_request_on_a_connection_is_refused(alive: Sandbox) -> None:
 def test_the_word_to_go_is_for_a_held_command_alone_and_once(alive: Sandbox, words: list[dict[str, object]]) -> None:
     argv = ["/usr/bin/python3", "-c", "import time; time.sleep(60)"]
     asked = {"id": "sleeper", "program": argv[0], "argv": argv, "cwd": "/workspace"}
+    last: dict[str, object] = {"type": "go"}
     with connected(alive) as stream:
-        for word in [*words, {"type": "go"}]:
+        for word in [*words, last]:
             stream.sendall(json.dumps({**asked, **word} if word["type"] == "run" else word).encode() + b"\n")
         said = frames(answer(stream))
     assert [frame["code"] for frame in said if frame["type"] == "error"] == ["invalid"]
