@@ -56,6 +56,8 @@ class Command:
         self._output_bytes = 0
         self._truncated = False
         self._started = False
+        # Stopped while it was held: nothing of it ran.
+        self._dropped = False
         # Said with what comes next: each frame sent alone wakes the caller once more.
         self._held = b""
         self._paused = False
@@ -175,6 +177,7 @@ class Command:
         if self.stopped_by:
             return
         self.stopped_by = reason
+        self._dropped = self.monitored.gate >= 0
         self.monitored.answer(NEVER)
         self._wall.cancel()
         self.monitored.tell(b"k")
@@ -189,7 +192,7 @@ class Command:
 
     def _on_report(self) -> None:
         more = self.monitored.hear()
-        if self.monitored.program and not self._started:
+        if self.monitored.program and not self._started and not self._dropped:
             self._started = True
             self._held = b'{"type":"started","pid":%d}\n' % self.monitored.program
             if more:
@@ -220,7 +223,7 @@ class Command:
 
     def _exited(self) -> dict[str, object]:
         report = self.monitored.report or {}
-        status = report.get("status")
+        status = None if self._dropped else report.get("status")
         number = os.WTERMSIG(status) if isinstance(status, int) and os.WIFSIGNALED(status) else None
         problem = report.get("problem") or ("" if report else "the monitor of the command was killed")
         reason = self.stopped_by or str(report.get("over") or "")

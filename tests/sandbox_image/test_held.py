@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -10,12 +11,12 @@ from orchestrator.core.ports.sandboxd import (
     CommandEvent,
     CommandExited,
     PolicyMissing,
-    SandboxBusy,
     SandboxCommand,
     StoppedBy,
 )
 from orchestrator.drivers.docker.engine import DockerEngine
 from tests.sandbox_image.test_weakened import source, weakened
+from tests.sandbox_image.test_wire import answer, connected, frames
 from tests.support.engine import SessionImages
 from tests.support.processes import eventually
 from tests.support.sandbox import Sandbox
@@ -78,7 +79,9 @@ def test_one_that_is_cancelled_never_runs(sandbox: Sandbox) -> None:
     assert eventually(lambda: sandbox.client.status().commands == 1)
     sandbox.client.cancel(command.id)
     assert eventually(lambda: nothing_runs(sandbox))
-    assert ended(list(held.go())).stopped_by is StoppedBy.CANCELLED
+    (end,) = held.go()
+    assert isinstance(end, CommandExited)
+    assert (end.stopped_by, end.exit_code, end.signal) == (StoppedBy.CANCELLED, None, None)
     assert not ran(sandbox)
 
 
@@ -94,10 +97,13 @@ def test_a_policy_that_came_meanwhile_holds_for_it(sandbox: Sandbox) -> None:
 
 
 def test_one_that_nobody_speaks_to_lapses(hasty: Sandbox) -> None:
-    held = hasty.client.hold(leaving_a_mark(hasty))
-    assert eventually(lambda: nothing_runs(hasty))
-    with pytest.raises(SandboxBusy):
-        list(held.go())
+    command = leaving_a_mark(hasty)
+    asked = {"id": command.id, "program": PYTHON, "argv": list(command.argv), "cwd": command.cwd}
+    with connected(hasty) as stream:
+        stream.sendall(json.dumps({"type": "run", "hold": True, **asked}).encode() + b"\n")
+        first, *rest = frames(answer(stream))
+    assert (first["type"], first["code"]) == ("error", "busy")
+    assert [frame["type"] for frame in rest] == ["exited"]
     assert not ran(hasty)
 
 
