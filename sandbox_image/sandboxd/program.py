@@ -50,7 +50,10 @@ class Waiting:
         theirs.close()
 
     def start(self, order: Order) -> str:
-        """Let it become the program; returns why it could not, or an empty text. Raises OSError when it is gone."""
+        """Let it become the program; returns why it could not, or an empty text. Raises OSError when it is gone.
+
+        A held one becomes the program, or ends, only when the supervisor has answered at its gate.
+        """
         launch.send(self._channel, order.message, list(order.descriptors.values()))
         problem = b""
         # The other end closes with the execution, or with the process.
