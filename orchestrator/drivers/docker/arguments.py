@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from ipaddress import ip_network
 from typing import Any
 
 from orchestrator.core.ports.engine import ContainerSpec, NetworkSpec
@@ -130,6 +131,13 @@ def create_body(spec: ContainerSpec, instance: str, seccomp: str | None = None) 
 def endpoint(address: str) -> dict[str, Any]:
     """A membership under a static address."""
     return {"IPAMConfig": {"IPv4Address": address}}
+
+
+def has_addresses_of(network: Mapping[str, Any], subnet: str) -> bool:
+    """Whether a network, as the engine lists it, lies in `subnet` or over it."""
+    pools = [str(pool["Subnet"]) for pool in (network.get("IPAM") or {}).get("Config") or [] if pool.get("Subnet")]
+    wanted = ip_network(subnet)
+    return any(one.version == wanted.version and one.overlaps(wanted) for one in map(ip_network, pools))
 
 
 def network_arguments(spec: NetworkSpec, instance: str, *, isolated_mode: bool) -> dict[str, Any]:

@@ -36,8 +36,37 @@ class DockerNetworks:
         if self._has_isolated_mode is None:
             self._has_isolated_mode = self.connection.major_version() >= ISOLATED_MODE_SINCE
         wanted = arguments.network_arguments(spec, self.instance, isolated_mode=self._has_isolated_mode)
+        try:
+            self._create_network(spec, wanted)
+        except EngineFailed:
+            if not self._make_way(spec):
+                raise
+            self._create_network(spec, wanted)
+
+    def _create_network(self, spec: NetworkSpec, wanted: dict[str, Any]) -> None:
         with translated(f"The network {spec.name} ({spec.subnet}) could not be created"):
             self.connection.api.create_network(**wanted)
+
+    def _make_way(self, spec: NetworkSpec) -> bool:
+        """Remove what an installation of this name left on the addresses when its directory was deleted.
+
+        False when nothing is there. Raises EngineFailed, and removes nothing, where somebody may still need it.
+        """
+        with translated("Networks could not be listed"):
+            listed = self.connection.api.networks()
+        rivals = [one for one in listed if arguments.has_addresses_of(one, spec.subnet)]
+        for rival in rivals:
+            is_ours = (rival.get("Labels") or {}).get(arguments.LABEL_INSTANCE) == self.instance
+            if not is_ours or self._members(rival):
+                raise EngineFailed(
+                    f"The network {spec.name} could not be created: {rival['Name']} has addresses of {spec.subnet}.",
+                    effect="No network was changed.",
+                    next_step=f"Remove that one if nothing needs it (docker network rm {rival['Name']}), or name other"
+                    " addresses in configs/networks.yaml.",
+                )
+        for rival in rivals:
+            self.remove_network(rival["Name"])
+        return bool(rivals)
 
     def networks(self, *, tenant_id: str | None = None) -> list[str]:
         with translated("Networks could not be listed"):

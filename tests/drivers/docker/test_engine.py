@@ -17,6 +17,7 @@ from orchestrator.core.ports.engine import (
     Attachment,
     ContainerLimits,
     ContainerSpec,
+    EngineFailed,
     EngineUnreachable,
     ImageMissing,
     Mount,
@@ -330,3 +331,20 @@ def test_memberships_move_live_and_networks_go_safely(mine: DockerEngine, spec: 
     assert again.running and network.name in again.networks
     mine.detach(network.name, edge.name)
     assert edge_addresses
+
+
+def test_what_a_deleted_installation_left_on_the_addresses_makes_way_and_nothing_else_does(
+    mine: DockerEngine, engine: DockerEngine, spec: ContainerSpec, prefix: str
+) -> None:
+    member, left, _ = networked(mine, spec, prefix)
+    mine.ensure_network(left)
+    wanted = replace(left, name=f"{prefix}-wanted")
+    mine.start(member)
+    with pytest.raises(EngineFailed, match=f"{left.name} has addresses") as refusal:
+        mine.ensure_network(wanted)
+    assert f"docker network rm {left.name}" in refusal.value.next_step
+    with pytest.raises(EngineFailed, match=f"{left.name} has addresses"):
+        engine.ensure_network(wanted)  # another installation's: it may only say whose they are
+    mine.remove(member.name)
+    mine.ensure_network(wanted)
+    assert mine.networks() == [wanted.name]
