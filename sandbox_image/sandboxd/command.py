@@ -59,7 +59,7 @@ class Command:
         # Stopped while it was held: nothing of it ran.
         self._dropped = False
         # Said with what comes next: each frame sent alone wakes the caller once more.
-        self._held = b""
+        self._unsent = b""
         self._paused = False
         self._stdin = bytearray()
         self._stdin_left = stdin_bytes
@@ -109,8 +109,8 @@ class Command:
         return True
 
     def _send(self, data: bytes) -> None:
-        held, self._held = self._held, b""
-        self._sink.send(held + data)
+        unsent, self._unsent = self._unsent, b""
+        self._sink.send(unsent + data)
 
     def resume(self) -> None:
         """The caller has caught up."""
@@ -194,7 +194,7 @@ class Command:
         more = self.monitored.hear()
         if self.monitored.program and not self._started and not self._dropped:
             self._started = True
-            self._held = b'{"type":"started","pid":%d}\n' % self.monitored.program
+            self._unsent = b'{"type":"started","pid":%d}\n' % self.monitored.program
             if more:
                 self._send(b"")
                 for stream in ("stdout", "stderr"):
