@@ -73,9 +73,18 @@ class Gatekeeper:
         gate, links = policy.gate(tenant), self.links(tenant)
         decided = gate.decide(request, links)
         command_id = new_id("k")
+        add = functools.partial(
+            commands.add,
+            self.store,
+            command_id,
+            tenant=tenant,
+            actor=actor,
+            request=request,
+            policy_version=policy.version.number,
+        )
         if decided.decision is Decision.DENY:
             explanation = explain(gate, request, decided, tenant=tenant.name, links=links)
-            self._deny(tenant, request, actor, request_id, command_id, policy, explanation)
+            self._deny(add, actor, request_id, command_id, policy, explanation)
         approval_id, approver = None, ""
         if decided.decision is Decision.APPROVAL:
             approval_id, approver = self._approved(tenant, request, actor, request_id, command_id, policy, decided)
@@ -84,16 +93,10 @@ class Gatekeeper:
         ready = replace(ready, timeout_s=min(ready.timeout_s, profile.commands.wall_time))
         task = self._task(tenant, request, command_id, ready, gate, profile)
         remember = functools.partial(
-            commands.add,
-            self.store,
-            command_id,
-            tenant=tenant,
-            actor=actor,
-            request=request,
+            add,
             decision=decided.decision.value,
             rule=decided.rule,
             reason=decided.reason,
-            policy_version=policy.version.number,
             state=CommandState.RUNNING,
             approval_id=approval_id,
             timeout_s=ready.timeout_s,
@@ -158,8 +161,7 @@ class Gatekeeper:
 
     def _deny(
         self,
-        tenant: Tenant,
-        request: CommandRequest,
+        add: Callable[..., Command | None],
         actor: Actor,
         request_id: str,
         command_id: str,
@@ -167,16 +169,10 @@ class Gatekeeper:
         explanation: Explanation,
     ) -> None:
         """Record and remember the denial, then raise CommandDenied with the explanation."""
-        command = commands.add(
-            self.store,
-            command_id,
-            tenant=tenant,
-            actor=actor,
-            request=request,
+        command = add(
             decision=Decision.DENY.value,
             rule=explanation.rule,
             reason=explanation.reason,
-            policy_version=policy.version.number,
             state=CommandState.DENIED,
         )
         if command is not None:
