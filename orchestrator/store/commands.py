@@ -47,8 +47,9 @@ INSERT INTO commands (
     id, tenant_id, tenant, actor_kind, actor_id, actor_name, on_behalf_of, argv, cwd, environment, stdin_bytes, place,
     network, timeout_s, decision, rule, reason, policy_version, approval_id, state, finished_at)
 SELECT :id, :tenant_id, :tenant, :actor_kind, :actor_id, :actor_name, :on_behalf_of, CAST(:argv AS jsonb), :cwd,
-    CAST(:environment AS jsonb), :stdin_bytes, :place, :network, CAST(:timeout_s AS double precision), :decision,
-    :rule, :reason, :policy_version, :approval_id, :state,
+    CAST(:environment AS jsonb), CAST(:stdin_bytes AS integer), :place, :network,
+    CAST(:timeout_s AS double precision), :decision, :rule, :reason, CAST(:policy_version AS integer), :approval_id,
+    :state,
     CASE WHEN CAST(:state AS text) <> 'running' THEN clock_timestamp() END
 WHERE set_config('synchronous_commit', 'off', true) IS NOT NULL AND (
     CAST(:at_once AS integer) IS NULL OR CAST(:at_once AS integer) > (

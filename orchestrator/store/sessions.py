@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     Engine,
-    Float,
+    Interval,
     Select,
     bindparam,
+    cast,
     delete,
     func,
     insert,
@@ -50,10 +50,6 @@ class Session:
 _COLUMNS = [SESSIONS.c[name] for name in Session.__dataclass_fields__]
 
 
-def _span(seconds: float | BindParameter[float]) -> Any:
-    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-
-
 def begin(
     engine: Engine,
     user_id: str,
@@ -74,7 +70,7 @@ def begin(
         "parent_id": parent_id,
         "address": address[:64],
         "agent": agent[:200],
-        "expires_at": func.now() + _span(lifetime_s),
+        "expires_at": func.now() + timedelta(seconds=lifetime_s),
     }
     newest = (
         select(SESSIONS.c.id)
@@ -93,7 +89,7 @@ def begin(
 def _finding() -> Select[Any]:
     parent = SESSIONS.alias("parent")
     has_parent = select(parent.c.id).where(parent.c.id == SESSIONS.c.parent_id, parent.c.expires_at > func.now())
-    is_stale = (SESSIONS.c.seen_at < func.now() - _span(TOUCH_EVERY_S)).label("is_stale")
+    is_stale = (SESSIONS.c.seen_at < func.now() - cast(timedelta(seconds=TOUCH_EVERY_S), Interval)).label("is_stale")
     return (
         select(*_COLUMNS, is_stale, *users.columns())
         .join(USERS, USERS.c.id == SESSIONS.c.user_id)
@@ -101,7 +97,7 @@ def _finding() -> Select[Any]:
             SESSIONS.c.digest == bindparam("digest"),
             SESSIONS.c.hostname == bindparam("hostname"),
             SESSIONS.c.expires_at > func.now(),
-            SESSIONS.c.seen_at > func.now() - _span(bindparam("idle_s", type_=Float)),
+            SESSIONS.c.seen_at > func.now() - cast(bindparam("idle"), Interval),
             or_(SESSIONS.c.parent_id.is_(None), has_parent.exists()),
         )
     )
@@ -115,7 +111,7 @@ def find(engine: Engine, secret: str, hostname: str, *, idle_s: float) -> tuple[
 
     A host's session ends with the console's it came from.
     """
-    row = _FIND.one(engine, {"digest": digest(secret), "hostname": hostname, "idle_s": idle_s})
+    row = _FIND.one(engine, {"digest": digest(secret), "hostname": hostname, "idle": timedelta(seconds=idle_s)})
     if row is None:
         return None
     if row.is_stale:
@@ -158,7 +154,7 @@ def give_code(engine: Engine, session_id: str, hostname: str, *, lifetime_s: flo
                 digest=digest(code),
                 session_id=session_id,
                 hostname=hostname,
-                expires_at=func.now() + _span(lifetime_s),
+                expires_at=func.now() + timedelta(seconds=lifetime_s),
             )
         )
     return code
@@ -186,6 +182,6 @@ def take_code(engine: Engine, code: str, hostname: str) -> Session | None:
 
 def prune(engine: Engine, *, idle_s: float) -> int:
     """Delete sessions that have expired; returns how many."""
-    is_over = or_(SESSIONS.c.expires_at < func.now(), SESSIONS.c.seen_at < func.now() - _span(idle_s))
+    is_over = or_(SESSIONS.c.expires_at < func.now(), SESSIONS.c.seen_at < func.now() - timedelta(seconds=idle_s))
     with engine.begin() as connection:
         return connection.execute(delete(SESSIONS).where(is_over)).rowcount

@@ -1,48 +1,136 @@
-"""Statements that every request pays for: compiled once, then run by the driver itself.
+"""Statements that every request pays for: compiled once, prepared once per connection, then run by libpq itself.
 
-SQLAlchemy's connection, execution and result cost several times what the driver needs for a short statement; what is
-asked at each request and each command goes around them. Everything else is better off with them.
+SQLAlchemy's and psycopg's connections, cursors and results cost several times what the server needs for a short
+statement; what is asked at each request and each command goes around them. Everything else is better off with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.rows import namedtuple_row
-from sqlalchemy import Engine, Executable
+from psycopg.adapt import PyFormat
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus
+from sqlalchemy import Engine, Executable, PoolProxiedConnection
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
+
+from orchestrator.store import pinned
+from orchestrator.store.pinned import Pinned
+
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_NAMES = itertools.count(1)
 
 
 class Statement:
-    """One statement, which is a transaction by itself."""
+    """One statement, which is a transaction by itself. Where the server cannot find a value's type, cast it."""
 
     def __init__(self, statement: Executable) -> None:
         self._statement = statement
-        self._compiled: tuple[str, Mapping[str, Any]] | None = None
+        self._sql = ""
+        self._order: Sequence[str] = ()
+        self._constants: Mapping[str, Any] = {}
+        self._name = b"statement_%d" % next(_NAMES)
+        self._row: Callable[[Sequence[Any]], Any] | None = None
 
     def one(self, store: Engine, parameters: Mapping[str, Any]) -> Any:
         """The first row, its columns as attributes; None without any. Raises DBAPIError, as SQLAlchemy does."""
-        if self._compiled is None:
-            compiled = self._statement.compile(dialect=store.dialect)  # type: ignore[attr-defined]
-            self._compiled = (str(compiled), dict(compiled.params))
-        sql, constants = self._compiled
-        pooled = store.raw_connection()
+        with self.ask(store, parameters) as asked:
+            return asked.one()
+
+    def ask(self, store: Engine, parameters: Mapping[str, Any]) -> Asked:
+        """Send it, and do something else before its answer is taken. Raises DBAPIError."""
+        if not self._sql:
+            self._compile()
+        pooled, connection = pinned.take(store)
+        asked = Asked(self, store, pooled, connection)
         try:
-            driver: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]
-            driver.autocommit = True  # one round trip instead of three
-            try:
-                with driver.cursor(row_factory=namedtuple_row) as cursor:
-                    return cursor.execute(sql, {**constants, **parameters}).fetchone()
-            finally:
-                if not driver.closed:
-                    driver.autocommit = False
+            self._send(connection, parameters)
+        except BaseException as problem:
+            asked.close()
+            if isinstance(problem, psycopg.Error):
+                raise self.failure(problem) from problem
+            raise
+        return asked
+
+    def _compile(self) -> None:
+        compiled = self._statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+        self._order, self._constants = tuple(compiled.positiontup or ()), dict(compiled.params)
+        self._sql = str(compiled)
+
+    def _send(self, connection: Pinned, parameters: Mapping[str, Any]) -> None:
+        server, values = connection.server, {**self._constants, **parameters}
+        texts = connection.transformer.dump_sequence(
+            [values[name] for name in self._order], [PyFormat.TEXT] * len(self._order)
+        )
+        if self not in connection.prepared:
+            _checked(server, server.prepare(self._name, self._sql.encode()))
+            connection.prepared.add(self)
+        server.send_query_prepared(self._name, texts)
+        connection.flush()
+
+    def row(self, connection: Pinned) -> Any:
+        """What `Asked.one` returns. Raises psycopg.Error."""
+        result = _checked(connection.server, connection.result())
+        if not result.ntuples:
+            return None
+        if self._row is None:
+            names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+            self._row = namedtuple("Row", names)._make  # type: ignore[attr-defined]  # made of what is known only now
+        connection.transformer.set_pgresult(result)
+        return connection.transformer.load_row(0, self._row)
+
+    def failure(self, problem: psycopg.Error) -> BaseException:
+        """As SQLAlchemy calls it."""
+        return DBAPIError.instance(self._sql, None, problem, psycopg.Error, hide_parameters=True, dialect=_DIALECT)
+
+
+class Asked:
+    """A statement on its way. Leave the block without its answer, and its connection is given up."""
+
+    __slots__ = ("_connection", "_pooled", "_statement", "_store")
+
+    def __init__(self, statement: Statement, store: Engine, pooled: PoolProxiedConnection, connection: Pinned) -> None:
+        self._statement = statement
+        self._store = store
+        self._pooled: PoolProxiedConnection | None = pooled
+        self._connection = connection
+
+    def one(self) -> Any:
+        """The first row, its columns as attributes; None without any. Once. Raises DBAPIError."""
+        try:
+            return self._statement.row(self._connection)
         except psycopg.Error as problem:
-            if pooled.driver_connection is None or pooled.driver_connection.closed:
-                pooled.invalidate(problem)
-            raise DBAPIError.instance(
-                sql, None, problem, psycopg.Error, hide_parameters=True, dialect=store.dialect
-            ) from problem
+            self._give_up()
+            raise self._statement.failure(problem) from problem
         finally:
-            pooled.close()
+            self.close()
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            pinned.leave(self._store, pooled, self._connection)
+
+    def _give_up(self) -> None:
+        """After a refusal nothing that was prepared is relied on any more: tables may have changed since."""
+        pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            pooled.invalidate()
+
+
+def _checked(server: psycopg.pq.abc.PGconn, result: psycopg.pq.abc.PGresult) -> psycopg.pq.abc.PGresult:
+    if result.status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        return result
+    if server.status == ConnStatus.BAD:
+        raise psycopg.OperationalError(result.get_error_message())
+    raise error_from_result(result)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, bindparam, func, insert, select, update
+from sqlalchemy import Engine, Interval, bindparam, cast, func, insert, select, update
 
 from orchestrator.core.access import Role, Scope, Token, TokenMissing, User
 from orchestrator.core.names import new_id
@@ -42,7 +43,7 @@ def add(
                 role=role,
                 scopes=sorted(scopes),
                 tenant_ids=None if tenant_ids is None else sorted(tenant_ids),
-                expires_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, lifetime_s),
+                expires_at=func.now() + timedelta(seconds=lifetime_s),
             )
         )
     return secret, get(engine, token_id)
@@ -59,7 +60,7 @@ def get(engine: Engine, token_id: str) -> Token:
 
 def _query() -> Any:
     names = ("id", "user_id", "name", "role", "scopes", "tenant_ids", "created_at", "expires_at", "last_used_at")
-    stale = func.coalesce(TOKENS.c.last_used_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, USED_EVERY_S), True)
+    stale = func.coalesce(TOKENS.c.last_used_at < func.now() - cast(timedelta(seconds=USED_EVERY_S), Interval), True)
     columns = [TOKENS.c[name] for name in (*names, "revoked_at")]
     return select(*columns, USERS.c.name.label("user_name"), stale.label("is_stale")).join(
         USERS, USERS.c.id == TOKENS.c.user_id

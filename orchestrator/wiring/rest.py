@@ -9,6 +9,7 @@ import time
 
 from sqlalchemy import Engine
 
+from orchestrator.store import pinned
 from orchestrator.store.session import close_idle
 
 EVERY_S = 30.0
@@ -45,12 +46,15 @@ class Rest:
     def __enter__(self) -> Rest:
         gc.collect()
         gc.freeze()  # what was imported stays: looking through it again and again finds nothing
+        pinned.keep(self._store)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5.0)
+        pinned.keep(self._store, at_most=0)
+        pinned.give_back(self._store, idle_s=0)
         gc.unfreeze()
 
     @staticmethod
@@ -64,6 +68,7 @@ class Rest:
     def _loop(self) -> None:
         trimmed_at = time.monotonic()
         while not self._stop.wait(self._look_every_s):
+            pinned.give_back(self._store, idle_s=IDLE_S)
             close_idle(self._store, idle_s=IDLE_S)
             if time.monotonic() - trimmed_at >= self._every_s:
                 self.trim()
