@@ -9,7 +9,6 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,27 +21,34 @@ from sqlalchemy import Engine, PoolProxiedConnection
 ANSWER_WAIT_S = 60.0
 # Of a pool's connections: enough for those who ask at the same moment, since each is needed for a moment only.
 PINNED_MAX = 2
-_STATE = "pinned"  # in what a pool knows of a connection
 
 
 class Pinned:
     """One connection, used by one thread at a time. Nothing of psycopg's own is under way on it."""
 
-    def __init__(self, driver: psycopg.Connection[Any]) -> None:
+    def __init__(self, pooled: PoolProxiedConnection) -> None:
+        driver: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]
+        self.pooled = pooled
         self.server = driver.pgconn
         self.transformer = Transformer(driver)
-        # Statements its server has prepared.
-        self.prepared: set[Hashable] = set()
+        # Names of what its server has prepared. None before it was kept once: preparing for one use does not pay, and
+        # psycopg drops what it finds prepared on connections of the pool.
+        self.prepared: set[bytes] | None = None
+        self.left_at = 0.0
         self._news = select.poll()
         self._news.register(self.server.socket, select.POLLIN | select.POLLRDHUP)
         self._room = select.poll()
         self._room.register(self.server.socket, select.POLLIN | select.POLLOUT)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return bool(self.server.transaction_status == psycopg.pq.TransactionStatus.IDLE)
+
+    @property
     def is_sound(self) -> bool:
-        """Whether nothing is under way; what an idle server says unasked is its farewell."""
-        idle = psycopg.pq.TransactionStatus.IDLE
-        return self.server.transaction_status == idle and not self._news.poll(0)
+        """Whether it can be used: what an idle server says unasked is its farewell."""
+        return self.is_idle and not self._news.poll(0)
 
     def flush(self) -> None:
         """Send everything. Raises psycopg.Error."""
@@ -62,6 +68,16 @@ class Pinned:
             pass
         return first
 
+    def give_back(self) -> None:
+        """To the pool, with nothing of ours left on its server; or closed, when anything is wrong with it."""
+        if self.is_sound:
+            for name in self.prepared or ():
+                self.server.exec_(b"DEALLOCATE " + name)
+        if self.is_sound:
+            self.pooled.close()
+        else:
+            self.pooled.invalidate()
+
     @staticmethod
     def _wait(poll: select.poll) -> None:
         if not poll.poll(ANSWER_WAIT_S * 1000):
@@ -73,7 +89,7 @@ class _Kept:
     """Those kept out of one pool: who takes an entry out has the connection."""
 
     at_most: int = 0
-    waiting: deque[tuple[PoolProxiedConnection, float]] = field(default_factory=deque)
+    waiting: deque[Pinned] = field(default_factory=deque)
 
 
 _KEPT: WeakKeyDictionary[Engine, _Kept] = WeakKeyDictionary()
@@ -90,43 +106,35 @@ def give_back(store: Engine, *, idle_s: float) -> None:
     if kept is None:
         return
     since = time.monotonic() - idle_s
-    for one in [one for one in kept.waiting.copy() if one[1] <= since]:
+    for pinned in [one for one in kept.waiting.copy() if one.left_at <= since]:
         try:
-            kept.waiting.remove(one)
+            kept.waiting.remove(pinned)
         except ValueError:
             continue  # taken meanwhile
-        one[0].close()
+        pinned.give_back()
 
 
-def take(store: Engine) -> tuple[PoolProxiedConnection, Pinned]:
-    """A sound connection, the one used last if there is one. Raises what the pool raises."""
+def take(store: Engine) -> Pinned:
+    """A sound connection, the one used last if one is kept. Raises what the pool raises."""
     kept = _KEPT.get(store)
     while kept is not None:
         try:
-            pooled, _ = kept.waiting.pop()
+            pinned = kept.waiting.pop()
         except IndexError:
             break
-        pinned: Pinned = pooled.info[_STATE]
         if pinned.is_sound:
-            return pooled, pinned
-        pooled.invalidate()
-    pooled = store.raw_connection()
-    try:
-        if _STATE not in pooled.info:
-            pooled.info[_STATE] = Pinned(pooled.driver_connection)  # type: ignore[arg-type]
-        return pooled, pooled.info[_STATE]
-    except BaseException:
-        pooled.invalidate()
-        raise
+            return pinned
+        pinned.pooled.invalidate()
+    return Pinned(store.raw_connection())
 
 
-def leave(store: Engine, pooled: PoolProxiedConnection, pinned: Pinned) -> None:
+def leave(store: Engine, pinned: Pinned) -> None:
     """After use. What is still under way on it ends with the connection."""
-    if pinned.server.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        pooled.invalidate()
-        return
     kept = _KEPT.get(store)
-    if kept is not None and len(kept.waiting) < kept.at_most:
-        kept.waiting.append((pooled, time.monotonic()))
-    else:
-        pooled.close()
+    if kept is None or len(kept.waiting) >= kept.at_most or not pinned.is_idle:
+        pinned.give_back()
+        return
+    if pinned.prepared is None:
+        pinned.prepared = set()
+    pinned.left_at = time.monotonic()
+    kept.waiting.append(pinned)

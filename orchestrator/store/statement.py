@@ -15,7 +15,7 @@ import psycopg
 from psycopg.adapt import PyFormat
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
-from sqlalchemy import Engine, Executable, PoolProxiedConnection
+from sqlalchemy import Engine, Executable
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 
@@ -46,8 +46,8 @@ class Statement:
         """Send it, and do something else before its answer is taken. Raises DBAPIError."""
         if not self._sql:
             self._compile()
-        pooled, connection = pinned.take(store)
-        asked = Asked(self, store, pooled, connection)
+        connection = pinned.take(store)
+        asked = Asked(self, store, connection)
         try:
             self._send(connection, parameters)
         except BaseException as problem:
@@ -67,10 +67,13 @@ class Statement:
         texts = connection.transformer.dump_sequence(
             [values[name] for name in self._order], [PyFormat.TEXT] * len(self._order)
         )
-        if self not in connection.prepared:
-            _checked(server, server.prepare(self._name, self._sql.encode()))
-            connection.prepared.add(self)
-        server.send_query_prepared(self._name, texts)
+        if connection.prepared is None:
+            server.send_query_params(self._sql.encode(), texts)
+        else:
+            if self._name not in connection.prepared:
+                _checked(server, server.prepare(self._name, self._sql.encode()))
+                connection.prepared.add(self._name)
+            server.send_query_prepared(self._name, texts)
         connection.flush()
 
     def row(self, connection: Pinned) -> Any:
@@ -92,23 +95,28 @@ class Statement:
 class Asked:
     """A statement on its way. Leave the block without its answer, and its connection is given up."""
 
-    __slots__ = ("_connection", "_pooled", "_statement", "_store")
+    __slots__ = ("_connection", "_statement", "_store")
 
-    def __init__(self, statement: Statement, store: Engine, pooled: PoolProxiedConnection, connection: Pinned) -> None:
+    def __init__(self, statement: Statement, store: Engine, connection: Pinned) -> None:
         self._statement = statement
         self._store = store
-        self._pooled: PoolProxiedConnection | None = pooled
-        self._connection = connection
+        self._connection: Pinned | None = connection
 
     def one(self) -> Any:
         """The first row, its columns as attributes; None without any. Once. Raises DBAPIError."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            raise RuntimeError("the answer was taken already")
         try:
-            return self._statement.row(self._connection)
-        except psycopg.Error as problem:
-            self._give_up()
-            raise self._statement.failure(problem) from problem
-        finally:
-            self.close()
+            row = self._statement.row(connection)
+        except BaseException as problem:
+            # After a refusal nothing that was prepared is relied on any more: tables may have changed since.
+            connection.pooled.invalidate()
+            if isinstance(problem, psycopg.Error):
+                raise self._statement.failure(problem) from problem
+            raise
+        pinned.leave(self._store, connection)
+        return row
 
     def __enter__(self) -> Asked:
         return self
@@ -117,15 +125,10 @@ class Asked:
         self.close()
 
     def close(self) -> None:
-        pooled, self._pooled = self._pooled, None
-        if pooled is not None:
-            pinned.leave(self._store, pooled, self._connection)
-
-    def _give_up(self) -> None:
-        """After a refusal nothing that was prepared is relied on any more: tables may have changed since."""
-        pooled, self._pooled = self._pooled, None
-        if pooled is not None:
-            pooled.invalidate()
+        """Nobody wants the answer, unless it was taken."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            pinned.leave(self._store, connection)
 
 
 def _checked(server: psycopg.pq.abc.PGconn, result: psycopg.pq.abc.PGresult) -> psycopg.pq.abc.PGresult:

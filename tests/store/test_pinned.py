@@ -74,10 +74,17 @@ def test_those_that_idle_are_given_back_and_none_is_kept_when_none_may_be(store:
     assert out(store) == 0
 
 
-def test_what_was_prepared_is_known_when_a_connection_comes_back_from_the_pool(store: Engine) -> None:
-    before = WHO.one(store, {}).pid
-    pinned.give_back(store, idle_s=0)
-    assert WHO.one(store, {}).pid == before
+def test_nothing_of_ours_is_prepared_on_a_connection_of_the_pool(store: Engine) -> None:
+    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'statement_%'")
+    before = {WHO.one(store, {}).pid for _ in range(3)}
+    for _ in range(2):
+        pinned.give_back(store, idle_s=0)
+        with store.connect() as connection:
+            assert connection.scalar(prepared) == 0
+            connection.execute(text("CREATE TEMPORARY TABLE passing (n integer)"))
+            connection.rollback()  # after which psycopg drops what is prepared, whoever did it
+        assert {WHO.one(store, {}).pid for _ in range(3)} == before
+    assert Statement(text(str(prepared).replace("count(*)", "count(*) AS n"))).one(store, {}).n >= 1
 
 
 def test_a_connection_whose_answer_nobody_took_is_given_up(store: Engine) -> None:
@@ -92,7 +99,7 @@ def test_after_a_refusal_statements_are_prepared_anew(store: Engine) -> None:
     with single(store) as connection:
         connection.execute(text("CREATE TABLE counted (n integer)"))
     counted = Statement(text("SELECT sum(n) AS n FROM counted"))
-    assert counted.one(store, {}).n is None
+    assert [counted.one(store, {}).n for _ in range(2)] == [None, None]
     with single(store) as connection:
         connection.execute(text("ALTER TABLE counted ALTER n TYPE bigint"))  # and with it the type of the sum
     with pytest.raises(Exception, match="cached plan"):
