@@ -13,7 +13,7 @@ from orchestrator import logs
 from orchestrator.core.actors import Actor, system
 from orchestrator.core.allowlist.explain import Explanation
 from orchestrator.core.allowlist.request import CommandRequest
-from orchestrator.core.audit import Phase, Result
+from orchestrator.core.audit import AuditEvent, Phase, Result
 from orchestrator.core.commands import (
     Command,
     CommandNotRunning,
@@ -207,24 +207,14 @@ class CommandFlow:
             if ran.changes:
                 commands.add_changes(self.store, command.id, ran.changes)
             outcome = replace(ran.outcome, truncated=ran.outcome.truncated or output.truncated)
-            stored = commands.finish(self.store, command, outcome, output.kept)
+            with commands.finishing(self.store, command, outcome, output.kept) as storing:
+                try:
+                    self.audit.append(_after(begun.event, storing.command), durable=False)
+                finally:
+                    stored = storing.done()
         finally:
             self.broker.close(command.id)
-        ended = stored if stored is not None else commands.get(self.store, command.id)
-        self.audit.append(
-            replace(
-                begun.event,
-                phase=Phase.AFTER,
-                result=RESULTS.get(ended.state, Result.FAILED),
-                exit_code=ended.exit_code,
-                duration_ms=ended.duration_ms,
-                bytes=ended.output_bytes,
-                changed_paths=ended.changed_paths,
-                details={**begun.event.details, **_end(ended)},
-            ),
-            durable=False,
-        )
-        return ended
+        return stored if stored is not None else commands.get(self.store, command.id)
 
     def _ran(self, begun: Begun, run: Callable[[Task, Publish], Ran], output: Output) -> Ran:
         started = time.monotonic()
@@ -238,12 +228,23 @@ class CommandFlow:
         return Ran(Outcome(CommandState.FAILED, error=error, duration_ms=int((time.monotonic() - started) * 1000)))
 
 
-def _end(command: Command) -> dict[str, object]:
-    return {
-        "state": command.state.value,
-        "signal": command.signal,
-        "stopped_by": command.stopped_by,
-        "error": command.error,
-        "truncated": command.truncated,
-        "written_bytes": command.written_bytes,
+def _after(event: AuditEvent, ended: Command) -> AuditEvent:
+    """The record of its end to the one of its beginning."""
+    end: dict[str, object] = {
+        "state": ended.state.value,
+        "signal": ended.signal,
+        "stopped_by": ended.stopped_by,
+        "error": ended.error,
+        "truncated": ended.truncated,
+        "written_bytes": ended.written_bytes,
     }
+    return replace(
+        event,
+        phase=Phase.AFTER,
+        result=RESULTS.get(ended.state, Result.FAILED),
+        exit_code=ended.exit_code,
+        duration_ms=ended.duration_ms,
+        bytes=ended.output_bytes,
+        changed_paths=ended.changed_paths,
+        details={**event.details, **end},
+    )

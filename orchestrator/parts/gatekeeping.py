@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.core.actors import Actor
 from orchestrator.core.allowlist.decide import Decided, Gate
@@ -29,6 +30,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.parts.policy import InForce, PolicyPart
 from orchestrator.parts.running import Holder, Runner, Task, limits_of
 from orchestrator.store import approvals, commands
+from orchestrator.store.commands import Storing
 
 QUEUE_POLL_S = 0.02
 
@@ -73,9 +75,8 @@ class Gatekeeper:
         gate, links = policy.gate(tenant), self.links(tenant)
         decided = gate.decide(request, links)
         command_id = new_id("k")
-        add = functools.partial(
-            commands.add,
-            self.store,
+        draft = functools.partial(
+            commands.draft,
             command_id,
             tenant=tenant,
             actor=actor,
@@ -84,7 +85,7 @@ class Gatekeeper:
         )
         if decided.decision is Decision.DENY:
             explanation = explain(gate, request, decided, tenant=tenant.name, links=links)
-            self._deny(add, actor, request_id, command_id, policy, explanation)
+            self._deny(draft, actor, request_id, command_id, policy, explanation)
         approval_id, approver = None, ""
         if decided.decision is Decision.APPROVAL:
             approval_id, approver = self._approved(tenant, request, actor, request_id, command_id, policy, decided)
@@ -92,13 +93,23 @@ class Gatekeeper:
         ready = execution(gate, request, decided, tenant=tenant.name)
         ready = replace(ready, timeout_s=min(ready.timeout_s, profile.commands.wall_time))
         task = self._task(tenant, request, command_id, ready, gate, profile)
-        remember = functools.partial(
-            add,
+        command = draft(
             decision=decided.decision.value,
             rule=decided.rule,
             reason=decided.reason,
             state=CommandState.RUNNING,
             approval_id=approval_id,
+        )
+        event = replace(
+            command_event(command, "command.run", actor=actor),
+            request_id=request_id,
+            approver=approver,
+            phase=Phase.BEFORE,
+        )
+        adding = functools.partial(
+            commands.adding,
+            self.store,
+            command,
             timeout_s=ready.timeout_s,
             at_once=gate.limits.fewest(profile.commands.at_once),
         )
@@ -106,37 +117,58 @@ class Gatekeeper:
         holder = self.holders.get(kind)
         held = holder.hold(task) if holder is not None else None
         try:
-            command = remember()
-            if command is None:  # others run: what is ready must not take their places while it waits for its own
+            stored = self._recorded(event, adding)
+            if stored is None:  # others run: what is ready must not take their places while it waits for its own
                 _let_go(held)
                 held = None
-                command = self._remembered(remember, tenant)
-            event = replace(
-                command_event(command, "command.run", actor=actor),
-                request_id=request_id,
-                approver=approver,
-                phase=Phase.BEFORE,
-            )
-            self._record(event, command)
+                stored = self._remembered(event, adding)
         except BaseException:
             _let_go(held)
             raise
-        return Begun(command, replace(task, held=held), event, self.runners[kind])
+        return Begun(stored, replace(task, held=held), event, self.runners[kind])
 
-    def _remembered(self, remember: Callable[[], Command | None], tenant: Tenant) -> Command:
+    def _recorded(self, event: AuditEvent, adding: Callable[[], Storing]) -> Command | None:
+        """Record the command while the control database takes it in; None when the tenant has no place for it now.
+
+        No record, no run: then the command is closed as failed.
+        """
+        with adding() as storing:
+            try:
+                self.audit.append(event)
+            except OrchestratorError as problem:
+                stored = storing.done()
+                if stored is not None:
+                    commands.finish(self.store, stored, Outcome(CommandState.FAILED, error=problem.message))
+                raise
+            try:
+                return storing.done()
+            except SQLAlchemyError:
+                self._note_unstarted(event, "It could not be stored.")
+                raise
+
+    def _remembered(self, event: AuditEvent, adding: Callable[[], Storing]) -> Command:
         """Take one of the tenant's places as soon as there is one. Raises TooManyCommands."""
         deadline = time.monotonic() + self.queue_wait_s
         while True:
-            command = remember()
+            with adding() as storing:
+                command = storing.done()
             if command is not None:
                 return command
             if time.monotonic() >= deadline:
+                self._note_unstarted(event, "Too many ran at once.")
                 raise TooManyCommands(
-                    f"{tenant.name} runs as many commands at once as it may.",
+                    f"{event.tenant} runs as many commands at once as it may.",
                     effect="Nothing was run.",
                     next_step="Wait until one has ended, or cancel one.",
                 )
             time.sleep(QUEUE_POLL_S)
+
+    def _note_unstarted(self, event: AuditEvent, error: str) -> None:
+        """What was recorded as about to run never did."""
+        self.audit.append(
+            replace(event, phase=Phase.AFTER, result=Result.FAILED, details={**event.details, "error": error}),
+            durable=False,
+        )
 
     def _task(
         self, tenant: Tenant, request: CommandRequest, command_id: str, ready: Execution, gate: Gate, profile: Profile
@@ -151,17 +183,9 @@ class Gatekeeper:
             network=request.network,
         )
 
-    def _record(self, event: AuditEvent, command: Command) -> None:
-        """No record, no run: then the command is closed as failed."""
-        try:
-            self.audit.append(event)
-        except OrchestratorError as problem:
-            commands.finish(self.store, command, Outcome(CommandState.FAILED, error=problem.message))
-            raise
-
     def _deny(
         self,
-        add: Callable[..., Command | None],
+        draft: Callable[..., Command],
         actor: Actor,
         request_id: str,
         command_id: str,
@@ -169,15 +193,14 @@ class Gatekeeper:
         explanation: Explanation,
     ) -> None:
         """Record and remember the denial, then raise CommandDenied with the explanation."""
-        command = add(
+        denied = draft(
             decision=Decision.DENY.value,
             rule=explanation.rule,
             reason=explanation.reason,
             state=CommandState.DENIED,
         )
-        if command is not None:
-            event = command_event(command, "command.run", actor=actor)
-            self.audit.append(replace(event, request_id=request_id, result=Result.DENIED))
+        event = command_event(commands.add(self.store, denied), "command.run", actor=actor)
+        self.audit.append(replace(event, request_id=request_id, result=Result.DENIED))
         raise CommandDenied(
             f"Denied: {explanation.reason}",
             effect="Nothing was run.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, text, update
@@ -15,7 +15,7 @@ from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.commands import Command, CommandMissing, CommandState, FileChanged, Outcome, OutputChunk, Place
 from orchestrator.core.tenants import Tenant
 from orchestrator.store.session import single
-from orchestrator.store.statement import Statement
+from orchestrator.store.statement import Asked, Statement
 from orchestrator.store.tables.commands import COMMAND_CHANGES, COMMAND_OUTPUTS, COMMANDS
 
 NOW = func.clock_timestamp()
@@ -79,8 +79,29 @@ SELECT finished_at FROM done
 )
 
 
-def add(
-    store: Engine,
+@dataclass(frozen=True)
+class Storing:
+    """A command on its way into the control database; meanwhile something else can be done.
+
+    `command` is as it will be, but for what the database says: its times.
+    """
+
+    command: Command
+    _asked: Asked
+
+    def done(self) -> Command | None:
+        """As it is now; None when it was refused. Once. Raises DBAPIError."""
+        row = self._asked.one()
+        return None if row is None else replace(self.command, **row._asdict())
+
+    def __enter__(self) -> Storing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asked.close()
+
+
+def draft(
     command_id: str,
     *,
     tenant: Tenant,
@@ -92,44 +113,61 @@ def add(
     policy_version: int,
     state: CommandState,
     approval_id: str | None = None,
-    timeout_s: float | None = None,
-    at_once: int | None = None,
-) -> Command | None:
-    """Remember a command before anything of it runs; None when `at_once` of the tenant's run already."""
-    values: dict[str, Any] = {
-        "id": command_id,
-        "tenant_id": tenant.id,
-        "tenant": tenant.name,
-        "cwd": _storable(request.cwd),
-        "stdin_bytes": len(request.stdin.encode("utf-8", "surrogatepass")),
-        "network": request.network,
-        "decision": decision,
-        "rule": rule,
-        "reason": _storable(reason),
-        "policy_version": policy_version,
-        "approval_id": approval_id,
-    }
-    argv = tuple(_storable(argument) for argument in request.argv[:1_000])
-    environment = {_storable(name): _storable(value) for name, value in request.environment.items()}
+) -> Command:
+    """What is to be remembered of a request, as it can be stored."""
+    return Command(
+        id=command_id,
+        tenant_id=tenant.id,
+        tenant=tenant.name,
+        actor=actor,
+        argv=tuple(_storable(argument) for argument in request.argv[:1_000]),
+        cwd=_storable(request.cwd),
+        environment={_storable(name): _storable(value) for name, value in request.environment.items()},
+        stdin_bytes=len(request.stdin.encode("utf-8", "surrogatepass")),
+        place=Place(request.place),
+        network=request.network,
+        decision=decision,
+        rule=rule,
+        reason=_storable(reason),
+        policy_version=policy_version,
+        approval_id=approval_id,
+        state=state,
+        created_at=datetime.now(UTC),
+    )
+
+
+def adding(store: Engine, command: Command, *, timeout_s: float | None = None, at_once: int | None = None) -> Storing:
+    """Remember a command before anything of it runs; refused when `at_once` of the tenant's run already."""
     parameters = {
-        **values,
-        "actor_kind": actor.kind.value,
-        "actor_id": actor.id,
-        "actor_name": actor.name,
-        "on_behalf_of": actor.on_behalf_of,
-        "argv": json.dumps(argv),
-        "environment": json.dumps(environment),
-        "place": request.place,
+        "id": command.id,
+        "tenant_id": command.tenant_id,
+        "tenant": command.tenant,
+        "actor_kind": command.actor.kind.value,
+        "actor_id": command.actor.id,
+        "actor_name": command.actor.name,
+        "on_behalf_of": command.actor.on_behalf_of,
+        "argv": json.dumps(command.argv),
+        "cwd": command.cwd,
+        "environment": json.dumps(command.environment),
+        "stdin_bytes": command.stdin_bytes,
+        "place": command.place.value,
+        "network": command.network,
         "timeout_s": timeout_s,
-        "state": state.value,
+        "decision": command.decision,
+        "rule": command.rule,
+        "reason": command.reason,
+        "policy_version": command.policy_version,
+        "approval_id": command.approval_id,
+        "state": command.state.value,
         "at_once": at_once,
     }
-    row = _ADD.one(store, parameters)
-    if row is None:
-        return None
-    place = Place(request.place)
-    times = {"created_at": row.created_at, "finished_at": row.finished_at}
-    return Command(**values, **times, actor=actor, argv=argv, environment=environment, place=place, state=state)
+    return Storing(command, _ADD.ask(store, parameters))
+
+
+def add(store: Engine, command: Command) -> Command:
+    """Remember a command that does not run any more. Raises DBAPIError."""
+    with adding(store, command) as storing:
+        return storing.done() or command
 
 
 def _storable(given: str) -> str:
@@ -140,8 +178,8 @@ def _storable(given: str) -> str:
     return kept.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def finish(store: Engine, command: Command, outcome: Outcome, output: Sequence[OutputChunk] = ()) -> Command | None:
-    """Store how it ended and the rest of its output; None when somebody else has settled it already."""
+def finishing(store: Engine, command: Command, outcome: Outcome, output: Sequence[OutputChunk] = ()) -> Storing:
+    """Store how it ended and the rest of its output; refused when somebody else has settled it already."""
     ending: dict[str, Any] = {
         "exit_code": outcome.exit_code,
         "signal": outcome.signal,
@@ -164,11 +202,14 @@ def finish(store: Engine, command: Command, outcome: Outcome, output: Sequence[O
         parameters["seqs"] = [one.seq for one in output]
         parameters["streams"] = [one.stream for one in output]
         parameters["datas"] = [one.data for one in output]
-    row = (_FINISH_WITH_OUTPUT if output else _FINISH).one(store, parameters)
-    if row is None:
-        return None
-    finished_at = row.finished_at
-    return replace(command, **ending, state=outcome.state, changed_paths=changed_paths, finished_at=finished_at)
+    ended = replace(command, **ending, state=outcome.state, changed_paths=changed_paths)
+    return Storing(ended, (_FINISH_WITH_OUTPUT if output else _FINISH).ask(store, parameters))
+
+
+def finish(store: Engine, command: Command, outcome: Outcome) -> Command | None:
+    """Store how it ended; None when somebody else has settled it already. Raises DBAPIError."""
+    with finishing(store, command, outcome) as storing:
+        return storing.done()
 
 
 def get(store: Engine, command_id: str) -> Command:

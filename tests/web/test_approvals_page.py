@@ -111,8 +111,7 @@ def test_the_test_box_names_the_deciding_rule(house: Console, ada: Browser) -> N
 
 def test_saving_shows_the_consequences_first(house: Console, ada: Browser) -> None:
     alpha = house.tenant("alpha")
-    commands.add(
-        house.store,
+    ran = commands.draft(
         "c1",
         tenant=alpha,
         actor=AGENT,
@@ -123,6 +122,7 @@ def test_saving_shows_the_consequences_first(house: Console, ada: Browser) -> No
         policy_version=1,
         state=CommandState.FINISHED,
     )
+    commands.add(house.store, ran)
     form = edit(ada)
     form["text"] += "\r\n  - id: no.pwd\r\n    program: pwd\r\n    free: true\r\n    decision: deny\r\n"
     form["text"] += "    reason: Not here.\r\n    match: [pwd]\r\n"
