@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BeforeValidator, Field
 
-from orchestrator.api.deps import Body, CallerDep, MarkDep, Once, ServicesDep, View, require, visible_tenant
+from orchestrator.api.deps import IDEMPOTENT, Body, CallDep, Once, ServicesDep, View, require, visible_tenant
 from orchestrator.api.problems import reference_of
 from orchestrator.core.access import Principal, Scope
 from orchestrator.core.allowlist.request import CommandRequest, check_argv
@@ -148,28 +148,21 @@ class QueryView(View):
     error: SqlErrorView | None
 
 
-@router.post("/commands", status_code=201, response_model=RanView)
+@router.post("/commands", status_code=201, response_model=RanView, openapi_extra=IDEMPOTENT)
 def run(
     body: CommandBody,
-    request: Request,
-    services: ServicesDep,
-    caller: CallerDep,
-    mark: MarkDep,
+    call: CallDep,
     wait: Annotated[bool, Query(description="answer when it has ended")] = True,
 ) -> Any:
     """Run a command; with `wait=false` the answer comes at once and its events can be followed."""
-    who = caller.with_scope(Scope.COMMANDS_RUN)
+    services, who = call.services, call.caller.with_scope(Scope.COMMANDS_RUN)
     tenant = visible_tenant(services, who, body.tenant)
-    reference = reference_of(request)
+    perform = services.commands.run if wait else services.commands.start
 
     def work() -> RanView:
-        if wait:
-            command = services.commands.run(tenant, body.request(), actor=who.actor, request_id=reference)
-        else:
-            command = services.commands.start(tenant, body.request(), actor=who.actor, request_id=reference)
-        return _ran(services, command)
+        return _ran(services, perform(tenant, body.request(), actor=who.actor, request_id=call.reference))
 
-    return Once(services, who, mark)(work)
+    return Once(services, who, call.mark)(work)
 
 
 @router.post("/commands/explain", response_model=ExplanationView)

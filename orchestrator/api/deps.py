@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.api import cookies
+from orchestrator.api.problems import reference_of
 from orchestrator.core.access import Principal, Scope, SignInRequired
 from orchestrator.core.tenants import Tenant, TenantMissing
 from orchestrator.errors import InvalidInput
@@ -131,13 +132,16 @@ class Mark:
     digest: bytes
 
 
+def _mark(request: Request, key: str | None, body: bytes) -> Mark:
+    what = f"{request.method} {request.url.path}\0".encode() + body
+    return Mark(key, hashlib.sha256(what).digest())
+
+
 async def get_mark(
     request: Request, idempotency_key: Annotated[str | None, Header(max_length=KEY_LENGTH_MAX)] = None
 ) -> Mark:
     """Reads the body (already received)."""
-    body = await request.body()
-    what = f"{request.method} {request.url.path}\0".encode() + body
-    return Mark(idempotency_key, hashlib.sha256(what).digest())
+    return _mark(request, idempotency_key, await request.body())
 
 
 MarkDep = Annotated[Mark, Depends(get_mark)]
@@ -176,3 +180,43 @@ class Once:
 
 
 OnceDep = Annotated[Once, Depends(get_once)]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a route needs that is asked all the time: one dependency, because each costs the time of a small query."""
+
+    services: Services
+    caller: Caller
+    mark: Mark
+    reference: str
+
+
+async def call_of(request: Request, caller: Caller) -> Call:
+    """Only takes from memory: the body is received already. Raises InvalidInput."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and len(key) > KEY_LENGTH_MAX:
+        raise InvalidInput(f"An idempotency key has at most {KEY_LENGTH_MAX} characters.")
+    mark = _mark(request, key, await request.body())
+    return Call(request.app.state.services, caller, mark, reference_of(request))
+
+
+async def get_call(request: Request) -> Call:
+    """As call_of."""
+    return await call_of(request, caller_of(request, request.app.state.services))
+
+
+CallDep = Annotated[Call, Depends(get_call)]
+IDEMPOTENT: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "idempotency-key",
+            "in": "header",
+            "required": False,
+            "schema": {
+                "anyOf": [{"type": "string", "maxLength": KEY_LENGTH_MAX}, {"type": "null"}],
+                "title": "Idempotency-Key",
+            },
+        }
+    ]
+}

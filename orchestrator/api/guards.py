@@ -6,7 +6,7 @@ import json
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.config import Settings
@@ -14,12 +14,12 @@ from orchestrator.core.names import new_id
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 HEADER = b"x-request-id"
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
 
 
 class RequestIds:
@@ -36,10 +36,11 @@ class RequestIds:
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = [pair for pair in message.get("headers", ()) if pair[0] != HEADER]
+                present = {name for name, _ in headers}
+                headers.append((HEADER, request_id.encode()))
+                headers += [pair for pair in SECURITY_HEADERS if pair[0] not in present]
+                message["headers"] = headers
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Request
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from orchestrator.api.app import create_app
-from orchestrator.api.deps import Caller, get_caller
+from orchestrator.api.deps import KEY_LENGTH_MAX, Call, Caller, call_of, get_call, get_caller
 from orchestrator.core.access import ROLE_SCOPES, Principal, Role
 from orchestrator.core.ports.audit import AuditQuery
 from tests.support.cluster import Cluster
@@ -65,7 +66,12 @@ class As:
             tenant_ids=frozenset({self.gate.tenant.id} if sees else {"another"}),
             token_id=f"tok_{user}" if role is Role.AGENT else "",
         )
+
+        async def get_known(request: Request) -> Call:
+            return await call_of(request, Known(who))
+
         self.app.dependency_overrides[get_caller] = lambda: Known(who)
+        self.app.dependency_overrides[get_call] = get_known
         return self
 
     def post(self, path: str, document: Any) -> Any:
@@ -93,6 +99,20 @@ def test_a_command_comes_back_with_its_output_and_stands_in_the_list(api: As) ->
     assert api.get(f"/commands/{ran['id']}").json()["stdout"] == "done\n"
     record = api.gate.audit.search(AuditQuery(limit=1))[0]
     assert record.text("request_id").startswith("r")
+
+
+def test_the_same_key_runs_a_command_once(api: As) -> None:
+    def ask(key: str, *argv: str) -> Any:
+        document = {"tenant": "north", "argv": list(argv)}
+        return api.client.post("/api/v1/commands", json=document, headers={"Idempotency-Key": key})
+
+    first, again = ask("k1", "ls"), ask("k1", "ls")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json() and again.headers["idempotency-replayed"] == "true"
+    assert ask("k2", "ls").json()["id"] != first.json()["id"]
+    other = ask("k1", "ls", "-l")
+    assert (other.status_code, other.json()["code"]) == (422, "invalid.idempotency_key_reused")
+    assert ask("k" * (KEY_LENGTH_MAX + 1), "ls").status_code == ask(" ", "ls").status_code == 422
 
 
 def test_its_events_end_with_the_command(api: As) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from orchestrator.core.audit import GENESIS, canonical, signature
@@ -40,7 +41,7 @@ class AuditFiles:
     directory: Path
     key_file: Path
 
-    @property
+    @cached_property
     def head(self) -> Path:
         return self.directory / "head"
 
@@ -63,9 +64,6 @@ class AuditFiles:
         with os.scandir(self.directory) as entries:
             found = [one.path for one in entries if DAY_FILE.fullmatch(one.name) and one.is_file(follow_symlinks=False)]
         return [Path(path) for path in sorted(found)]
-
-    def prepare(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def key(self) -> bytes:
         """The signing key. Raises AuditUnavailable when the key file is damaged."""
@@ -105,10 +103,22 @@ class AuditFiles:
             temporary.unlink()
         return self.key_file.read_bytes()
 
+    @cached_property
+    def _lock(self) -> Path:
+        return self.directory / "lock"
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(self._lock, flags, 0o600)
+        except FileNotFoundError:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self._lock, flags, 0o600)
+
     @contextmanager
     def locked(self, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-        """The one writer's lock, across threads and processes. Raises AuditUnavailable after `timeout_s`."""
-        descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """The one writer's lock, across threads and processes; makes the directory. Raises AuditUnavailable."""
+        descriptor = self._open_lock()
         try:
             _wait_for(descriptor, timeout_s)
             yield

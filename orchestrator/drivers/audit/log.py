@@ -89,7 +89,6 @@ class FileAuditLog:
     def verify(self, elsewhere: Sequence[Checkpoint] = ()) -> Verification:
         """Recompute the chain up to its present end; writers go on meanwhile."""
         with self._mutex:
-            self._files.prepare()
             with self._files.locked():
                 reach = verifying.extent(self._files, self._signing_key())
         return verifying.verify(self._files, self._signing_key(), reach, elsewhere)
@@ -97,7 +96,6 @@ class FileAuditLog:
     def checkpoint(self) -> Checkpoint:
         """Sign the head as it is now."""
         with self._mutex:
-            self._files.prepare()
             with self._files.locked():
                 tail = self._current(self._clock())
                 self._flush(tail)
@@ -106,7 +104,6 @@ class FileAuditLog:
     def prune(self, *, before: datetime) -> list[str]:
         """Delete whole days before `before`; the signed base says where the rest begins. Returns the file names."""
         with self._mutex:
-            self._files.prepare()
             with self._files.locked():
                 removed = reading.prune(self._files, self._signing_key(), before=before)
         if removed:
@@ -117,7 +114,6 @@ class FileAuditLog:
     def _write_together(self, batch: list[_Waiting]) -> None:
         """Give every one of them its record or its problem. The caller holds the mutex."""
         try:
-            self._files.prepare()
             with self._files.locked():
                 self._append(batch)
         except (OSError, ValueError, TypeError, OrchestratorError) as problem:
