@@ -1,12 +1,12 @@
 """The process that watches one command: nothing the command starts can kill it, and it ends all of it.
 
 The template forks the monitor, the monitor enters a domain of its own that only limits whom it may signal, then
-forks the process that becomes the program, which enters a second, nested domain and is executed. A signal cannot leave
-a domain upwards, and the monitor's kill(-1) does not leave its own either: it ends exactly the program's tree.
+forks the process that starts the program, which enters a second, nested domain first. A signal cannot leave a domain
+upwards, and the monitor's kill(-1) does not leave its own either: it ends exactly the program's tree.
 
 Both processes are made before it is known what they will run, and they end when the supervisor closes their channel.
 A monitor whose tree is proven dead may watch the tenant's next command: it has closed every descriptor of the earlier
-one, and what becomes the program is forked anew.
+one, and what starts the program is forked anew.
 """
 
 from __future__ import annotations
@@ -159,4 +159,4 @@ def _start(order: Order, waiting: Waiting | None, tree: Tree) -> str:
             program.close()
         tree.program = program.pid
         return problem
-    return "the process that was to become the program was killed"
+    return "the process that was to start the program was killed"

@@ -1,4 +1,4 @@
-"""The process that becomes a program: made and held ready by its monitor, then confined and executed."""
+"""The process that starts a program, or becomes it: made and held ready by its monitor, confined like the program."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _OPEN_FILES_MAX = 1024
 _OOM_SCORE = b"500"
 # What lets a held program go, and what ends it instead.
 GO, NEVER = b"g", b"n"
+# What the monitor is told with the process id.
+_STARTED = b"S"
 
 
 def place(wanted: list[int]) -> None:
@@ -29,12 +31,15 @@ def place(wanted: list[int]) -> None:
 
 
 class Waiting:
-    """The monitor's view of the process that waits to become the program."""
+    """The monitor's view of the process that waits to start the program."""
 
     __slots__ = ("_channel", "pid")
 
     def __init__(self) -> None:
-        """Fork it. Raises OSError when the limit on processes or descriptors does not allow it."""
+        """Fork it; `pid` is its own, and the program's once that was started.
+
+        Raises OSError when the limit on processes or descriptors does not allow it.
+        """
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.pid = os.fork()
@@ -44,28 +49,31 @@ class Waiting:
             raise
         if self.pid == 0:
             try:
-                _become(theirs.fileno())
+                _wait(theirs.fileno())
             finally:
                 os._exit(127)
         theirs.close()
 
     def start(self, order: Order) -> str:
-        """Let it become the program; returns why it could not, or an empty text. Raises OSError when it is gone.
+        """Let it start the program; returns why it could not, or an empty text. Raises OSError when it is gone.
 
-        A held one becomes the program, or ends, only when the supervisor has answered at its gate.
+        A held program is started, or never, only when the supervisor has answered at its gate.
         """
         launch.send(self._channel, order.message, list(order.descriptors.values()))
-        problem = b""
-        # The other end closes with the execution, or with the process.
-        while data := self._channel.recv(1024):
-            problem += data
-        return problem.decode("utf-8", "replace")
+        said = b""
+        # The other end closes with an execution, or with the process.
+        while not said.endswith(b"\n") and (data := self._channel.recv(1024)):
+            said += data
+        if said.startswith(_STARTED):
+            self.pid = int(said[len(_STARTED) :])
+            return ""
+        return said.decode("utf-8", "replace")
 
     def close(self) -> None:
         self._channel.close()
 
 
-def _become(channel: int) -> None:
+def _wait(channel: int) -> None:
     nothing = os.open("/dev/null", os.O_RDONLY)
     sink = os.open("/dev/null", os.O_WRONLY)
     # What arrives later must not land where a listening socket goes.
@@ -95,9 +103,24 @@ def _become(channel: int) -> None:
         arguments, variables = [item.encode() for item in order.argv], _environment(order)
         if "gate" in order.descriptors and os.read(order.descriptors["gate"], 1) != GO:
             return
-        os.execve(order.path, arguments, variables)
+        monitor.sendall(_STARTED + b"%d\n" % _start(order, arguments, variables))
     except OSError as failure:
         monitor.sendall(f"{stage}: {failure.strerror}".encode())
+
+
+def _start(order: Order, arguments: list[bytes], variables: dict[bytes, bytes]) -> int:
+    """Execute the program in a process that borrows this one's memory until then, as vfork does; returns its id.
+
+    Taking a Python down takes as long as a short program: this one goes while that one runs already. It is confined
+    the same and holds nothing the program does not. An app is told its process id beforehand, so it takes this
+    process itself; so does a program that may have no process beside it.
+    """
+    if "listener" not in order.descriptors:
+        try:
+            return os.posix_spawn(order.path, arguments, variables, setsid=True)
+        except BlockingIOError:
+            pass
+    os.execve(order.path, arguments, variables)
 
 
 def _rehearse(channel: socket.socket) -> None:

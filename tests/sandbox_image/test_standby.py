@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.ports.sandboxd import CommandLimits, CommandStarted, StoppedBy
+from orchestrator.core.ports.sandboxd import CommandLimits, StoppedBy
 from orchestrator.drivers.docker.engine import DockerEngine
 from tests.sandbox_image.test_weakened import source, weakened
 from tests.support.engine import SessionImages
@@ -51,21 +51,49 @@ def is_dead(pid: int) -> bool:
         return True
 
 
-def started(sandbox: Sandbox, *argv: str) -> tuple[int, int | None]:
-    """The process id a command ran as, inside the container, and its exit code."""
-    events = list(sandbox.client.run(sandbox.command(*argv)))
-    assert isinstance(events[0], CommandStarted)
-    return events[0].pid, events[-1].exit_code  # type: ignore[union-attr]
+def exit_code(sandbox: Sandbox, *argv: str) -> int | None:
+    return sandbox.run(*argv).exited.exit_code
 
 
-def test_a_command_runs_in_the_process_that_waited_and_another_takes_its_place(patient: Sandbox) -> None:
+def test_a_command_is_started_by_the_process_that_waited_and_another_takes_its_place(patient: Sandbox) -> None:
     before = waiting(patient)
-    assert started(patient, "/usr/bin/true") == (before["program"].inside, 0)
+    os.kill(before["program"].pid, signal.SIGSTOP)
+    stuck = patient.run("/usr/bin/true", limits=CommandLimits(wall_s=0.5)).exited
+    assert stuck.stopped_by is StoppedBy.WALL
+    before = waiting(patient)
+    assert exit_code(patient, "/usr/bin/true") == 0
     after = waiting(patient)
     assert after["template"] == before["template"]
     assert after["monitor"] == before["monitor"]
     assert after["program"].pid != before["program"].pid
-    assert started(patient, "/usr/bin/true") == (after["program"].inside, 0)
+    assert exit_code(patient, "/usr/bin/true") == 0
+
+
+def test_what_started_a_program_is_gone_and_the_program_leads_a_session(patient: Sandbox) -> None:
+    ready = waiting(patient)
+    script = """
+import os, sys, time
+monitor, before = map(int, sys.argv[1:])
+assert os.getsid(0) == os.getpgid(0) == os.getpid() != before
+while os.getppid() != monitor:
+    time.sleep(0.001)
+print('left alone with its monitor')
+"""
+    ran = patient.python(script, str(ready["monitor"].inside), str(ready["program"].inside))
+    assert ran.stdout == b"left alone with its monitor\n", ran.text
+
+
+def test_a_program_that_may_have_no_process_beside_it_is_started_all_the_same(patient: Sandbox) -> None:
+    waiting(patient)
+    script = """
+import os
+try:
+    os.fork()
+except BlockingIOError:
+    print('alone', os.getsid(0) == os.getpid())
+"""
+    ran = patient.python(script, limits=CommandLimits(wall_s=60, processes=1))
+    assert ran.stdout == b"alone True\n", ran.text
 
 
 def test_what_one_command_used_is_not_charged_to_the_next(patient: Sandbox) -> None:
@@ -114,9 +142,9 @@ def test_a_killed_process_that_waited_is_replaced(fresh: Sandbox, name: str) -> 
 def test_what_waits_runs_under_the_policy_that_came_meanwhile(fresh: Sandbox) -> None:
     fresh.list("/usr/bin/env", "/usr/bin/true", digest="wide", starts={"/usr/bin/env": ("/usr/bin/true",)})
     assert fresh.run("/usr/bin/env", "/usr/bin/true").exited.exit_code == 0
-    ready = waiting(fresh)
+    waiting(fresh)
     fresh.list("/usr/bin/env", digest="narrow")
-    assert started(fresh, "/usr/bin/env", "/usr/bin/true") == (ready["program"].inside, 126)
+    assert exit_code(fresh, "/usr/bin/env", "/usr/bin/true") == 126
     fresh.list("/usr/bin/python3", "/usr/bin/true")
 
 
