@@ -23,6 +23,10 @@ if TYPE_CHECKING:
         def handle(self, connection: Connection, frame: dict[str, object], *, first: bool) -> None: ...
 
 
+# Less than what an allocator takes from the kernel for each time, and gives back.
+_RECEIVE_BYTES = 64 * 1024
+
+
 class Connection(Sink):
     """One caller, one request, its answer; a running command dies with it."""
 
@@ -105,7 +109,7 @@ class Connection(Sink):
 
     def _receive(self) -> None:
         try:
-            data = self._stream.recv(256 * 1024)
+            data = self._stream.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:

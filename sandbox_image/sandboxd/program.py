@@ -83,6 +83,7 @@ def _wait(channel: int) -> None:
     kernel.set_no_new_privileges()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES_MAX)
+    _go_first()
     monitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=_CHANNEL)
     _rehearse(monitor)
     order = launch.receive(monitor)
@@ -151,14 +152,19 @@ def _restore_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _set_limits(order: Order) -> None:
-    kernel.set_dumpable(True)
+def _go_first() -> None:
+    """When memory runs out."""
+    kernel.set_dumpable(True)  # its own files are not a non-dumpable process's to open
     try:
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         os.write(score, _OOM_SCORE)
+        os.close(score)
     except OSError:
         pass  # the order in which memory is freed is a nicety, not a boundary
-    kernel.set_dumpable(False)  # it may have to wait, and is not the program yet
+    kernel.set_dumpable(False)  # it waits, and is not the program
+
+
+def _set_limits(order: Order) -> None:
     if order.processes:
         _lower(resource.RLIMIT_NPROC, order.processes)
     if order.write_bytes:

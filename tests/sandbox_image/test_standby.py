@@ -187,6 +187,8 @@ def test_what_waits_holds_nothing_of_a_command_and_cannot_be_looked_into(fresh: 
         ordinary = [target for target in held if target.startswith(("/dev/null", "socket:", "pipe:"))]
         assert len(held) == count, held
         assert all(target in ordinary or target.endswith(allowed[name]) for target in held), held
+        # Memory is taken from a command first, never from what watches it.
+        assert (root / "oom_score_adj").read_text() == ("500\n" if name == "program" else "0\n")
         # The kernel gives the files of what cannot be looked into to root.
         assert (root / "environ").stat().st_uid == 0
 
