@@ -72,9 +72,9 @@ def main() -> None:
         _many(installation, tenants)
 
 
-def _client(installation: Running) -> Api:
-    """As a program outside: through the proxy, to the process that serves."""
-    api = Api(installation.settings.proxy.port, urlsplit(installation.console).netloc)
+def _client(installation: Running, *, port: int | None = None) -> Api:
+    """As a program outside: through the proxy, to the process that serves; with `port`, to that one itself."""
+    api = Api(port or installation.settings.proxy.port, urlsplit(installation.console).netloc)
     status, answer = api.post("/api/v1/session", {"name": "bench", "password": PASSWORD})
     if status != 201:
         raise RuntimeError(f"signing in failed: {answer}")
@@ -89,13 +89,15 @@ def _launch(installation: Running, number: int) -> Tenant:
 def _round_trip(installation: Running, tenant: Tenant) -> None:
     """Ten of ours, ten of theirs, and so on: as an agent asks, one after the other, and both on the same machine."""
     api = _client(installation)
+    direct = _client(installation, port=installation.settings.api.port)
     names = TenantNames(installation.settings.instance, tenant.id, tenant.name)
     for _ in range(5):
         api.run(tenant.name, "true")
-    ours, theirs = [], []
+    ours, theirs, without_proxy = [], [], []
     execute = ["docker", "exec", names.sandbox, "/usr/bin/true"]
     for _ in range(RUNS // IN_A_ROW):
         ours += [api.run(tenant.name, "true") for _ in range(IN_A_ROW)]
+        without_proxy += [direct.run(tenant.name, "true") for _ in range(IN_A_ROW)]
         theirs += [_timed(lambda: subprocess.run(execute, check=True, capture_output=True)) for _ in range(IN_A_ROW)]
     # In turn with something else each of ours finds its pages and processes gone from the processor's caches.
     in_turn = []
@@ -107,6 +109,7 @@ def _round_trip(installation: Running, tenant: Tenant) -> None:
         ours,
         "s",
         baseline=percentile(theirs, 0.5),
+        without_proxy_s=round(percentile(without_proxy, 0.5), 6),
         in_turn_s=round(percentile(in_turn, 0.5), 6),
         p95=round(percentile(ours, 0.95), 6),
         **_parts(installation, tenant),

@@ -143,6 +143,9 @@ def test_only_so_many_run_at_once(gate: Gated) -> None:
     started = [gate.commands.start(gate.tenant, asking("ls"), actor=AGENT) for _ in range(at_once)]
     with pytest.raises(TooManyCommands):
         gate.commands.start(gate.tenant, asking("ls"), actor=AGENT)
+    after, before = gate.audit.search(AuditQuery(limit=2))
+    assert (before.text("phase"), after.text("phase"), after.text("result")) == ("before", "after", "failed")
+    assert "Too many" in str(after.values["details"])
     gate.runner.release.set()
     for command in started:
         list(gate.commands.follow(command.id))

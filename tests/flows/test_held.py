@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.core.allowlist.request import CommandRequest
 from orchestrator.core.commands import ApprovalRequired, CommandDenied, CommandState, TooManyCommands
 from orchestrator.core.limits import CommandSection, Profile
-from orchestrator.core.ports.audit import AuditUnavailable
+from orchestrator.core.ports.audit import AuditQuery, AuditUnavailable
 from orchestrator.core.ports.sandboxd import (
     CommandEvent,
     CommandExited,
@@ -25,6 +26,7 @@ from orchestrator.core.ports.sandboxd import (
 )
 from orchestrator.flows.command import CommandFlow
 from orchestrator.parts.running import SandboxRunner
+from orchestrator.store.session import single
 from tests.support.cluster import Cluster
 from tests.support.gate import AGENT, Gated, broken, gated
 from tests.support.stores import control_store
@@ -110,6 +112,21 @@ def test_what_cannot_be_recorded_never_goes(gate: Gated) -> None:
         commands.run(gate.tenant, asking("ls"), actor=AGENT)
     assert [(one.is_told, one.is_closed) for one in sandbox.held] == [(True, False), (False, True)]
     assert sandbox.ran == []
+
+
+def test_what_cannot_be_stored_never_goes_and_is_recorded_as_failed(gate: Gated) -> None:
+    sandbox = Sandbox()
+    with single(gate.store) as connection:
+        connection.execute(text("ALTER TABLE commands RENAME TO elsewhere"))
+        try:
+            with pytest.raises(DBAPIError):
+                flow(gate, sandbox).run(gate.tenant, asking("ls"), actor=AGENT)
+        finally:
+            connection.execute(text("ALTER TABLE elsewhere RENAME TO commands"))
+    assert [(one.is_told, one.is_closed) for one in sandbox.held] == [(False, True)]
+    after, before = gate.audit.search(AuditQuery(limit=2))
+    assert (before.text("phase"), after.text("phase"), after.text("result")) == ("before", "after", "failed")
+    assert "could not be stored" in str(after.values["details"])
 
 
 def test_one_that_waits_for_its_place_takes_nobody_elses(gate: Gated) -> None:
