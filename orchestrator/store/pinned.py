@@ -70,9 +70,13 @@ class Pinned:
 
     def give_back(self) -> None:
         """To the pool, with nothing of ours left on its server; or closed, when anything is wrong with it."""
-        if self.is_sound:
-            for name in self.prepared or ():
-                self.server.exec_(b"DEALLOCATE " + name)
+        try:
+            for name in (self.prepared or ()) if self.is_sound else ():
+                self.server.send_query(b"DEALLOCATE " + name)
+                self.flush()
+                self.result()
+        except psycopg.Error:
+            pass  # it is closed below
         if self.is_sound:
             self.pooled.close()
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,6 +63,20 @@ def test_one_that_its_server_closed_meanwhile_is_replaced(store: Engine) -> None
     with single(store) as connection:
         assert connection.scalar(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": gone})
     assert WHO.one(store, {}).pid != gone
+
+
+def test_one_that_breaks_while_it_is_given_back_is_closed(store: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {WHO.one(store, {}).pid for _ in range(2)}
+    stopped = seen.pop()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        monkeypatch.setattr(pinned, "ANSWER_WAIT_S", 0.1)
+        pinned.give_back(store, idle_s=0)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    monkeypatch.undo()
+    assert out(store) == 0
+    assert WHO.one(store, {}).pid != stopped
 
 
 def test_those_that_idle_are_given_back_and_none_is_kept_when_none_may_be(store: Engine) -> None:
