@@ -81,15 +81,18 @@ HIDDEN = {"Cf", "Cc", "Co", "Cn", "Zl", "Zp"}
 
 
 def relative(at: datetime, now: datetime | None = None) -> str:
-    """`3 min ago` or `in 2 h`; whole units, never more than two words of precision."""
+    """`3 min ago`, `in 1 h 20 min` or `in 5 h`: to the minute as long as somebody might wait for it."""
     seconds = ((now or datetime.now(UTC)) - at).total_seconds()
-    ahead = seconds < 0
     amount = abs(seconds)
-    for limit, size, unit in ((45, 1, "s"), (45 * 60, 60, "min"), (36 * 3600, 3600, "h"), (float("inf"), 86400, "d")):
-        if amount < limit:
-            shown = f"{round(amount / size)} {unit}"
-            return "just now" if amount < 2 else (f"in {shown}" if ahead else f"{shown} ago")
-    raise AssertionError("the last limit is infinite")
+    if amount < 2:
+        return "just now"
+    if 45 * 60 <= amount < 3 * 3600:
+        shown = duration(round(amount / 60) * 60)
+    else:
+        units = ((45, 1, "s"), (45 * 60, 60, "min"), (36 * 3600, 3600, "h"), (float("inf"), 86400, "d"))
+        unit_s, unit = next((size_s, unit) for limit_s, size_s, unit in units if amount < limit_s)
+        shown = f"{round(amount / unit_s)} {unit}"
+    return f"in {shown}" if seconds < 0 else f"{shown} ago"
 
 
 def absolute(at: datetime) -> str:

@@ -11,7 +11,18 @@ NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "just now"), (20, "20 s ago"), (180, "3 min ago"), (7200, "2 h ago"), (-7200, "in 2 h"), (864000, "10 d ago")],
+    [
+        (0, "just now"),
+        (20, "20 s ago"),
+        (180, "3 min ago"),
+        (7200, "2 h ago"),
+        (-7200, "in 2 h"),
+        (-4990, "in 1 h 23 min"),
+        (3_000, "50 min ago"),
+        (10_799, "3 h ago"),
+        (14_000, "4 h ago"),
+        (864000, "10 d ago"),
+    ],
 )
 def test_relative_times(seconds: int, said: str) -> None:
     assert wording.relative(NOW - timedelta(seconds=seconds), NOW) == said
