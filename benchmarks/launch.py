@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.numbers import emit, say
-from orchestrator.cli import processes
 from orchestrator.core.names import TenantNames
 from orchestrator.core.ports.engine import Attachment
 from orchestrator.core.tenants import Tenant
+from orchestrator.setup import processes
 from orchestrator.store import tenants
 from tests.support.installation import Running, running
 
@@ -116,7 +116,7 @@ def _control_plane(installation: Running) -> dict[str, int]:
     settings = installation.settings
     engine = installation.services.installation.drivers.engine
     installation.services.store.dispose()  # the benchmark's own connections are not the control plane's
-    found = {name: _resident_bytes(processes.pid(settings, name) or 0) for name in processes.NAMES}
+    found = {name: _resident_bytes(processes.pid(settings.places, name) or 0) for name in processes.NAMES}
     for part in ("proxy", "control"):
         found[part] = engine.stats(f"{settings.instance}-{part}").memory_bytes
     return found
@@ -127,7 +127,7 @@ def _processor_s(installation: Running) -> float:
     settings, engine = installation.settings, installation.services.installation.drivers.engine
     spent = sum(engine.stats(f"{settings.instance}-{part}").cpu_seconds for part in ("proxy", "control"))
     for name in processes.NAMES:
-        fields = Path(f"/proc/{processes.pid(settings, name)}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{processes.pid(settings.places, name)}/stat").read_text().rsplit(")", 1)[1].split()
         spent += sum(int(one) for one in fields[11:15]) / CLOCK_TICKS  # its own and its ended children's
     return spent
 

@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 
 from orchestrator import logs
-from orchestrator.cli import processes, session
+from orchestrator.cli import session
 from orchestrator.cli.output import Form, FormOption, say, show_rows, table, write, write_json
 from orchestrator.config import Settings
+from orchestrator.setup import processes
 from orchestrator.setup.options import from_settings, is_contained
 from orchestrator.store import tenants
 
@@ -52,16 +53,16 @@ def bring_up(settings: Settings) -> None:
     else:
         _prepare(settings)
         wait_for_api(settings, _start(settings))
-    processes.wait(settings, "schedule", timeout_s=UP_PATIENCE_S)
+    processes.wait(settings.places, "schedule", timeout_s=UP_PATIENCE_S)
 
 
 def _start(settings: Settings) -> subprocess.Popen[bytes] | None:
     """The processes of this host that do not run yet; returns the one that serves. Raises PortTaken."""
     from orchestrator.wiring import listening
 
-    if processes.pid(settings, "serve") is None:
+    if processes.pid(settings.places, "serve") is None:
         listening.close(listening.sockets(settings))  # whoever has our port must not be taken for us
-    missing = [name for name in processes.NAMES if processes.pid(settings, name) is None]
+    missing = [name for name in processes.NAMES if processes.pid(settings.places, name) is None]
     if missing == list(processes.NAMES):
         served = processes.start(settings, "serve", WITH_SCHEDULE)
     else:
@@ -95,9 +96,11 @@ def wait_for_api(
                     return
         except (OSError, urllib.error.URLError):
             pass
-        has_ended = process is not None and process.poll() is not None and processes.pid(settings, "serve") is None
+        has_ended = (
+            process is not None and process.poll() is not None and processes.pid(settings.places, "serve") is None
+        )
         if has_ended or time.monotonic() > deadline:
-            raise processes.failed(settings, "serve")
+            raise processes.failed(settings.places, "serve")
         time.sleep(0.05)
 
 
@@ -130,7 +133,7 @@ def down() -> None:
     from orchestrator.wiring.installation import Installation
 
     settings = session.settings()
-    if is_contained() and any(processes.pid(settings, name) for name in processes.NAMES):
+    if is_contained() and any(processes.pid(settings.places, name) for name in processes.NAMES):
         raise processes.KeptElsewhere(
             "The control plane's processes are containers, which something else keeps.",
             effect="Nothing was stopped: they would start it again.",
@@ -138,7 +141,7 @@ def down() -> None:
             " orchestrator down`; where `make up` started them: make down.",
         )
     for name in reversed(processes.NAMES):
-        if processes.end(settings, name):
+        if processes.end(settings.places, name):
             say(f"  ended: {name}")
     for name in Installation(make_drivers(settings)).down():
         say(f"  stopped: {name}")
@@ -155,7 +158,7 @@ def status(form: FormOption = Form.TABLE) -> None:
         {"part": part.name, "runs": part.is_running, "detail": part.detail} for part in installation.status()
     ]
     for name in processes.NAMES:
-        found = processes.pid(settings, name)
+        found = processes.pid(settings.places, name)
         detail = f"process {found}" if found else "start it: orchestrator up"
         rows.append({"part": name, "runs": found is not None, "detail": detail})
     if all(row["runs"] for row in rows):
@@ -212,13 +215,13 @@ def serve(with_schedule: Annotated[bool, typer.Option(WITH_SCHEDULE, hidden=True
     settings = session.settings()
     if with_schedule:  # a process of its own all the same, for little more than what it holds by itself
         assert start  # noqa: S101 - loaded before the two part
-        processes.apart(settings, "schedule", schedule)
+        processes.apart(settings.places, "schedule", schedule)
     # Loaded only now: what the schedule never needs would be kept twice from the first write to it on.
     from orchestrator.api import server
     from orchestrator.web.pages import create_console
 
     logs.configure(level=settings.log_level, as_json=True)
-    with processes.only_one(settings, "serve"):
+    with processes.only_one(settings.places, "serve"):
         installation = Installation(make_drivers(settings))
         installation.ensure()
         services = build(settings, store=installation.open_store(patience_s=CONTROL_PATIENCE_S))
@@ -252,7 +255,7 @@ def schedule() -> None:
     frugal()
     settings = session.settings()
     logs.configure(level=settings.log_level, as_json=True)
-    with processes.only_one(settings, "schedule"):
+    with processes.only_one(settings.places, "schedule"):
         store = Installation(make_drivers(settings)).open_store(patience_s=CONTROL_PATIENCE_S)
         services = build(settings, store=store)
         stop = threading.Event()

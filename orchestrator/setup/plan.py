@@ -12,7 +12,7 @@ from orchestrator.core.images import ImageSet
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
 from orchestrator.drivers.docker.images import DockerImages
-from orchestrator.setup import deputy, marks
+from orchestrator.setup import deputy, marks, processes
 from orchestrator.setup.emptying import empty
 from orchestrator.setup.engine import EngineStep
 from orchestrator.setup.engine_kind import EngineKindStep
@@ -58,12 +58,15 @@ def facts(options: SetupOptions) -> list[CheckResult]:
 
 
 def remove(options: SetupOptions, progress: Progress = to_stderr, *, keep_images: bool = False) -> None:
-    """Delete an installation: its containers and networks, its volume, its data, and the images only it uses.
+    """Delete an installation: its processes, containers and networks, its volume, its data, and images only it uses.
 
     Raises an OrchestratorError when something of it cannot be deleted; what is left can be tried again.
     """
     connection = Connection()
     engine, images = DockerEngine(options.instance, connection), DockerImages(connection)
+    for name in reversed(processes.NAMES):  # they would make again what is removed
+        if processes.end(options.places, name):
+            progress(f"ended {name}")
     for container in engine.containers():
         progress(f"removing {container.name}")
         engine.remove(container.name)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import exits, output, processes
+from orchestrator.cli import exits, output
 from orchestrator.cli.output import Form
 from orchestrator.core.access import ScopeMissing
 from orchestrator.core.tenants import TenantExists, TenantMissing, TenantsMax
 from orchestrator.errors import InvalidInput, OrchestratorError, OutsideFailure
-from tests.support.interfaces import settings
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -102,28 +101,3 @@ def test_what_is_lost_is_asked_about_first(tmp_path: Path) -> None:
     with pytest.raises(output.NotConfirmed, match="Nobody could be asked"):
         output.confirm("Delete it?", yes=False)
     output.confirm("Delete it?", yes=True)
-
-
-def test_a_process_is_found_by_its_lock_and_not_by_its_number(tmp_path: Path) -> None:
-    chosen = settings(tmp_path)
-    assert processes.pid(chosen, "serve") is None
-    with processes.only_one(chosen, "serve"):
-        assert processes.pid(chosen, "serve") == os.getpid()
-        with pytest.raises(processes.RunsAlready), processes.only_one(chosen, "serve"):
-            pass
-        assert not processes.start(chosen, "serve")
-    assert processes.pid(chosen, "serve") is None  # the number still stands in the file
-    assert (tmp_path / "run" / "serve.pid").read_text().strip() == str(os.getpid())
-
-
-def test_a_process_that_fails_is_shown_with_the_end_of_its_log(tmp_path: Path) -> None:
-    chosen = settings(tmp_path)
-    log = processes.log_file(chosen, "serve")
-    log.parent.mkdir(parents=True)
-    log.write_text("the port is taken\n")
-    with pytest.raises(processes.ProcessFailed, match="the port is taken"):
-        processes.wait(chosen, "serve", timeout_s=0.01)
-
-
-def test_ending_what_does_not_run_is_fine(tmp_path: Path) -> None:
-    assert not processes.end(settings(tmp_path), "serve")

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from orchestrator import config
-from orchestrator.cli import processes
 from orchestrator.config import PROJECT, Settings
+from orchestrator.core.places import Places
 from orchestrator.setup.options import SetupOptions
 from orchestrator.setup.plan import remove
 from orchestrator.wiring.build import build
@@ -251,8 +251,8 @@ def delete(root: Path) -> None:
     if (directory / "orchestrator.yaml").exists():
         start_engine()
         environment = {**os.environ, "ORCHESTRATOR_CONFIGS": str(directory)}
-        commands = (["orchestrator", "down"], ["orchestrator.setup", "--remove", "--keep-images", "--yes"])
-        for said in [one for one in (_tried(argv, environment) for argv in commands) if one]:
+        said = _tried(["orchestrator.setup", "--remove", "--keep-images", "--yes"], environment)
+        if said:
             sys.stderr.write(f"{root}: {said}\n")
         instance = str((yaml.safe_load((directory / "orchestrator.yaml").read_text()) or {}).get("instance", "orc"))
         delete_directly(instance, root / "var")
@@ -261,10 +261,7 @@ def delete(root: Path) -> None:
 
 def delete_directly(instance: str, var: Path) -> None:
     """End its processes, remove everything with its label, unmount its volume. Raises what cannot be removed."""
-    settings = Settings(instance=instance, var=var)
-    for name in processes.NAMES:
-        processes.end(settings, name)
-    remove(SetupOptions(settings.places, instance=instance), lambda _: None, keep_images=True)
+    remove(SetupOptions(Places(var), instance=instance), lambda _: None, keep_images=True)
 
 
 def _tried(arguments: list[str], environment: Mapping[str, str]) -> str:

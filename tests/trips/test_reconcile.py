@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from orchestrator.cli import processes
 from orchestrator.core.actors import system
 from orchestrator.core.names import TenantNames, new_id
 from orchestrator.core.ports.engine import ContainerLimits, ContainerSpec
@@ -22,6 +21,7 @@ from orchestrator.core.refresh import RefreshKind, RefreshState, TenantNotRunnin
 from orchestrator.core.tenants import Tenant, TenantState
 from orchestrator.drivers.docker.connection import Connection
 from orchestrator.drivers.docker.engine import DockerEngine
+from orchestrator.setup import processes
 from orchestrator.store import generations, refreshes, tenants
 from orchestrator.store.session import TenantBusy
 from tests.support.installation import Browser, Running
@@ -96,10 +96,10 @@ def test_a_killed_control_plane_loses_nothing(installation: Running) -> None:
     browser, address = installation.browser("admin"), installation.address("harbour")
     assert answers(browser, address)
     for name in processes.NAMES:
-        found = processes.pid(installation.settings, name)
+        found = processes.pid(installation.settings.places, name)
         assert found
         os.kill(found, signal.SIGKILL)
-        wait_until(lambda name=name: processes.pid(installation.settings, name) is None, f"{name} did not die")
+        wait_until(lambda name=name: processes.pid(installation.settings.places, name) is None, f"{name} did not die")
     refused = browser.get(address).status
     assert refused >= 500, "without the sign-in check nobody may be let in"
     installation.run("up")

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.config import Settings
+from orchestrator.core.places import Places
 from orchestrator.errors import Conflict, OutsideFailure
 
 NAMES = ("serve", "schedule")
@@ -38,9 +39,9 @@ class ProcessFailed(OutsideFailure):
 
 
 @contextmanager
-def only_one(settings: Settings, name: str) -> Iterator[None]:
+def only_one(places: Places, name: str) -> Iterator[None]:
     """Be the installation's one `name` process while the block lasts. Raises RunsAlready."""
-    path = _file(settings, name)
+    path = _file(places, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -57,10 +58,10 @@ def only_one(settings: Settings, name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def pid(settings: Settings, name: str) -> int | None:
+def pid(places: Places, name: str) -> int | None:
     """The process that holds the lock; None when nobody does."""
     try:
-        descriptor = os.open(_file(settings, name), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(_file(places, name), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
@@ -75,9 +76,9 @@ def pid(settings: Settings, name: str) -> int | None:
 
 def start(settings: Settings, name: str, *options: str) -> subprocess.Popen[bytes] | None:
     """Start `orchestrator NAME` detached, its output in var/log; None when it runs already."""
-    if pid(settings, name) is not None:
+    if pid(settings.places, name) is not None:
         return None
-    log = log_file(settings, name)
+    log = log_file(settings.places, name)
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "ORCHESTRATOR_CONFIGS": str(settings.directory)}
     with log.open("ab") as output:
@@ -92,7 +93,7 @@ def start(settings: Settings, name: str, *options: str) -> subprocess.Popen[byte
         )
 
 
-def apart(settings: Settings, name: str, work: Callable[[], None]) -> None:
+def apart(places: Places, name: str, work: Callable[[], None]) -> None:
     """Do `work` in a process that belongs to nobody, its output in var/log, and go on at once.
 
     It shares with this one the memory of whatever both have loaded: call it before any thread is begun.
@@ -108,7 +109,7 @@ def apart(settings: Settings, name: str, work: Callable[[], None]) -> None:
     code = 1
     try:
         os.setsid()
-        with log_file(settings, name).open("ab") as output:
+        with log_file(places, name).open("ab") as output:
             for number in (1, 2):
                 os.dup2(output.fileno(), number)
         work()
@@ -119,41 +120,48 @@ def apart(settings: Settings, name: str, work: Callable[[], None]) -> None:
         os._exit(code)
 
 
-def wait(settings: Settings, name: str, *, timeout_s: float) -> None:
+def wait(places: Places, name: str, *, timeout_s: float) -> None:
     """Return when it holds its lock. Raises ProcessFailed with the end of its log."""
     deadline = time.monotonic() + timeout_s
-    while not pid(settings, name):
+    while not pid(places, name):
         if time.monotonic() > deadline:
-            raise failed(settings, name)
+            raise failed(places, name)
         time.sleep(POLL_S)
 
 
-def failed(settings: Settings, name: str) -> ProcessFailed:
+def failed(places: Places, name: str) -> ProcessFailed:
     """With the end of its log."""
     try:
-        said = log_file(settings, name).read_text(errors="replace")[-2000:]
+        said = log_file(places, name).read_text(errors="replace")[-2000:]
     except OSError:
         said = ""
     return ProcessFailed(f"`orchestrator {name}` did not come up.", effect=said, next_step=f"orchestrator {name} -v")
 
 
-def end(settings: Settings, name: str) -> bool:
+def end(places: Places, name: str) -> bool:
     """Ask it to end and wait; False when it did not run. Raises ProcessFailed when it does not end."""
-    found = pid(settings, name)
+    found = pid(places, name)
     if not found:
         return False
     deadline = time.monotonic() + END_PATIENCE_S
-    os.kill(found, signal.SIGTERM)
-    while pid(settings, name) is not None:
+    try:
+        os.kill(found, signal.SIGTERM)
+    except PermissionError as refusal:
+        raise ProcessFailed(
+            f"`orchestrator {name}` (pid {found}) is another user's.", next_step="End it as that user, or as root."
+        ) from refusal
+    except ProcessLookupError:
+        pass  # it is just going
+    while pid(places, name) is not None:
         if time.monotonic() > deadline:
             raise ProcessFailed(f"`orchestrator {name}` (pid {found}) does not end.", next_step=f"kill -9 {found}")
         time.sleep(POLL_S)
     return True
 
 
-def log_file(settings: Settings, name: str) -> Path:
-    return settings.places.var / "log" / f"{name}.log"
+def log_file(places: Places, name: str) -> Path:
+    return places.var / "log" / f"{name}.log"
 
 
-def _file(settings: Settings, name: str) -> Path:
-    return settings.places.var / "run" / f"{name}.pid"
+def _file(places: Places, name: str) -> Path:
+    return places.var / "run" / f"{name}.pid"
