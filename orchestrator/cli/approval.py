@@ -64,7 +64,7 @@ def ask(
     """Ask the admins for a rule that allows a denied command."""
     with session.opened() as services:
         tenant = tenants.named(services.store, name)
-        request = CommandRequest(argv=tuple(argv))
+        request = CommandRequest.asked(argv=tuple(argv))
         asked = services.approvals.ask_rule(tenant, request, actor=session.principal().actor, reason=reason)
     show_one(_row(asked), form)
 

@@ -35,7 +35,7 @@ def run(
     form: FormOption = Form.TABLE,
 ) -> None:
     """Run a command; its output is printed, its exit code is this one's."""
-    request = CommandRequest(
+    request = CommandRequest.asked(
         argv=tuple(argv),
         cwd=cwd,
         timeout_s=timeout_s,
@@ -68,7 +68,7 @@ def explain(name: Name, argv: Argv, cwd: Cwd = "/workspace", form: FormOption = 
     """What would be decided, and why; nothing runs."""
     with session.opened() as services:
         tenant = tenants.named(services.store, name)
-        found = services.commands.explain(tenant, CommandRequest(argv=tuple(argv), cwd=cwd))
+        found = services.commands.explain(tenant, CommandRequest.asked(argv=tuple(argv), cwd=cwd))
     show_one(found, form)
 
 

@@ -64,7 +64,13 @@ def remove(options: SetupOptions, progress: Progress = to_stderr, *, keep_images
     """
     connection = Connection()
     engine, images = DockerEngine(options.instance, connection), DockerImages(connection)
-    for name in reversed(processes.NAMES):  # they would make again what is removed
+    # The control plane goes first, as containers or as processes: it would make again what is removed.
+    for container in engine.containers():
+        if container.role in processes.NAMES:
+            progress(f"removing {container.name}")
+            engine.remove(container.name)
+    processes.refuse_kept(options.places)
+    for name in reversed(processes.NAMES):
         if processes.end(options.places, name):
             progress(f"ended {name}")
     for container in engine.containers():

@@ -61,7 +61,7 @@ def only_one(places: Places, name: str) -> Iterator[None]:
 def pid(places: Places, name: str) -> int | None:
     """The process that holds the lock; None when nobody does."""
     try:
-        descriptor = os.open(_file(places, name), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(_file(places, name), os.O_RDONLY | os.O_CLOEXEC)  # it may be root's, and we not
     except FileNotFoundError:
         return None
     try:
@@ -157,6 +157,22 @@ def end(places: Places, name: str) -> bool:
             raise ProcessFailed(f"`orchestrator {name}` (pid {found}) does not end.", next_step=f"kill -9 {found}")
         time.sleep(POLL_S)
     return True
+
+
+def refuse_kept(places: Places) -> None:
+    """Raises KeptElsewhere when one runs among other mounts: in a container or a unit that would start it again."""
+    for name in NAMES:
+        found = pid(places, name)
+        try:
+            is_here = not found or Path(f"/proc/{found}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
+        except OSError:
+            continue  # it has just ended, or is another user's, whom we cannot end either
+        if not is_here:
+            raise KeptElsewhere(
+                f"`orchestrator {name}` (pid {found}) runs in a container or unit, which would start it again.",
+                effect="Nothing was deleted.",
+                next_step="End it there first: `docker compose down`, or `systemctl stop` its unit.",
+            )
 
 
 def log_file(places: Places, name: str) -> Path:

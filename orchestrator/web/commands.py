@@ -63,7 +63,9 @@ def run(name: str, visit: Runner) -> Response:
     tenant = visit.tenant(name)
     chosen = visit.text("rule", length_max=80)
     try:
-        request = CommandRequest(argv=_argv(visit, tenant, chosen), stdin=visit.text("stdin", length_max=1_000_000))
+        request = CommandRequest.asked(
+            argv=_argv(visit, tenant, chosen), stdin=visit.text("stdin", length_max=1_000_000)
+        )
         command = visit.services.commands.start(tenant, request, actor=visit.who.actor)
     except (CommandDenied, ApprovalRequired) as error:
         return _forms(visit, tenant, chosen, status=403, problem=error)
@@ -159,7 +161,7 @@ def ask(name: str, visit: Runner) -> Response:
     """Put a denied command before the admins."""
     tenant = visit.tenant(name)
     try:
-        request = CommandRequest(argv=tuple(shlex.split(visit.text("line"))))
+        request = CommandRequest.asked(argv=tuple(shlex.split(visit.text("line"))))
     except ValueError as error:
         raise InvalidInput(f"The line cannot be split into words: {error}.", effect="Nobody was asked.") from None
     visit.services.approvals.ask_rule(

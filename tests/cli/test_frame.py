@@ -101,3 +101,20 @@ def test_what_is_lost_is_asked_about_first(tmp_path: Path) -> None:
     with pytest.raises(output.NotConfirmed, match="Nobody could be asked"):
         output.confirm("Delete it?", yes=False)
     output.confirm("Delete it?", yes=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--timeout", "0"), "timeout_s"),
+        (("--timeout", "inf"), "timeout_s"),
+        (("--network", "WIDE open"), "network"),
+        (("--cwd", "/" * 5_000), "cwd"),
+        (("--approval", "k" * 50), "approval"),
+    ],
+)
+def test_an_option_out_of_its_bounds_is_named_and_nothing_runs(options: tuple[str, ...], named: str) -> None:
+    said = run("command", "run", "harbour", *options, "--", "ls")
+    assert said.returncode == exits.CODES[InvalidInput]
+    assert said.stderr.startswith(f"error: {named}: ") and "code: invalid.command" in said.stderr
+    assert "Traceback" not in said.stderr

@@ -69,3 +69,20 @@ def test_they_are_ended_before_an_installation_is_deleted(tmp_path: Path) -> Non
         for one in running:
             one.kill()
             one.wait()
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("engine")
+def test_nothing_is_deleted_under_one_that_somebody_else_would_start_again(tmp_path: Path) -> None:
+    places = Places(tmp_path / "var")
+    places.var.mkdir()
+    kept = subprocess.Popen(["unshare", "--mount", sys.executable, "-c", SERVING, str(places.var), "serve"])
+    try:
+        processes.wait(places, "serve", timeout_s=60)
+        with pytest.raises(processes.KeptElsewhere, match="container or unit"):
+            remove(SetupOptions(places, instance="ended"), lambda _: None, keep_images=True)
+        assert kept.poll() is None
+        assert places.var.exists()
+    finally:
+        kept.kill()
+        kept.wait()

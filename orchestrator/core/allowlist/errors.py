@@ -26,3 +26,9 @@ class InvalidAllowlist(InvalidInput):
             source=source,
         )
         self.problems = problems
+
+
+class InvalidRequest(InvalidInput):
+    """A part of a request for a command is out of its bounds."""
+
+    code = "invalid.command"

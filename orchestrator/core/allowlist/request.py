@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from orchestrator.core.allowlist.errors import InvalidArgv
+from orchestrator.core.allowlist.errors import InvalidArgv, InvalidRequest
 from orchestrator.core.allowlist.texts import ARGUMENTS_MAX, ARGV_BYTES_MAX, problem_in, shown
 
 ENVIRONMENT_MAX = 32
@@ -53,3 +53,12 @@ class CommandRequest(BaseModel):
     place: Literal["sandbox", "disposable"] = "sandbox"
     network: str = Field(default="none", max_length=40, pattern=r"^[a-z][a-z0-9-]*$")
     approval: str | None = Field(default=None, max_length=40)
+
+    @classmethod
+    def asked(cls, **given: object) -> CommandRequest:
+        """As somebody typed it. Raises InvalidArgv or InvalidRequest, which names what is out of its bounds."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            problems = [f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_url=False)]
+            raise InvalidRequest(f"{'; '.join(problems[:10])}.", effect="Nothing was run.") from error
